@@ -240,7 +240,7 @@ class LabelPack:
             return False
 
     def fill(self, count: int, draw: Callable[[int], Mask], title: str, progress: bool = True) -> None:
-        """Draws the archives of ``count`` maps that are not complete; what has no room on the disk is kept."""
+        """Draws the archives of ``count`` maps that are not complete; without room they are kept."""
 
         def make(key: str) -> None:
             shard = int(key)

@@ -81,29 +81,38 @@ def count(prediction: npt.NDArray[Any] | torch.Tensor, truth: npt.NDArray[Any] |
             "resize the prediction to the label first"
         )
     if predicted.ndim == 2:
-        return as_counts(np.array(_count_one(predicted, true), dtype=np.int64))
-    rows = [_count_one(p, t) for p, t in zip(predicted, true, strict=True)]
+        return as_counts(_counted(predicted, true, 1)[:, 0])
+    rows = [_counted(p, t, 1)[:, 0] for p, t in zip(predicted, true, strict=True)]
     return as_counts(np.array(rows, dtype=np.int64).reshape(len(rows), len(COUNT_NAMES)).T)
 
 
-def _count_one(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> tuple[int, ...]:
-    """Counts one (H, W) pair, in the order of COUNT_NAMES; three passes over the pixels."""
-    predicted, true, background = prediction == 1, truth == 1, truth == 0
-    size, fg_true, bg_true = truth.size, int(np.count_nonzero(true)), int(np.count_nonzero(background))
-    if fg_true + bg_true + np.count_nonzero(truth == IGNORE) != size:
+def _counted(predicted: npt.NDArray[Any], true: npt.NDArray[Any], ways: int) -> Ints:
+    """(6, ways) counts of one label map in the order of COUNT_NAMES; of several ways, the last is any way."""
+    scored, background = true != IGNORE, predicted == 0
+    labelled, areas = int(np.count_nonzero(background)), []
+    for way in range(1, ways + 1):
+        p, t = predicted == way, true == way
+        labelled += int(np.count_nonzero(p))
+        areas.append([int(np.count_nonzero(mask)) for mask in (p & t, p & scored, t)])
+    of_way = np.array(areas, dtype=np.int64)
+    total, no_way = int(np.count_nonzero(scored)), true == 0
+    if of_way[:, 2].sum() + np.count_nonzero(no_way) != total:
         raise ValueError(
-            f"the truth has values {odd_values(truth, (0, 1, IGNORE))}; only 0, 1 and {IGNORE} are masks"
+            f"the truth has values {odd_values(true, (*range(ways + 1), IGNORE))}; only 0 .. {ways} and "
+            f"{IGNORE} are labels"
         )
-    if np.count_nonzero(predicted) + np.count_nonzero(prediction == 0) != size:
+    if labelled != predicted.size:
         raise ValueError(
-            f"the prediction has values {odd_values(prediction, (0, 1))}; only 0 and 1 are masks: "
-            "threshold it"
+            f"the prediction has values {odd_values(predicted, tuple(range(ways + 1)))}; only 0 .. {ways} "
+            "are labels: threshold it, or take the argmax"
         )
-    fg_inter = int(np.count_nonzero(predicted & true))
-    fg_pred = fg_inter + int(np.count_nonzero(predicted & background))
-    fg_union = fg_pred + fg_true - fg_inter
-    scored = fg_true + bg_true
-    return fg_inter, fg_union, scored - fg_union, scored - fg_inter, fg_pred, fg_true
+    if ways > 1:
+        any_pred, any_true = of_way[:, 1].sum(), of_way[:, 2].sum()
+        any_union = total - int(np.count_nonzero(background & no_way))
+        of_way = np.concatenate([of_way, [[any_pred + any_true - any_union, any_pred, any_true]]])
+    inter, pred, fg_true = of_way.T
+    union = pred + fg_true - inter
+    return np.stack([inter, union, total - union, total - inter, pred, fg_true])
 
 
 def as_counts(columns: Ints) -> Counts:
@@ -316,29 +325,4 @@ def count_ways(
             f"prediction {predicted.shape} and truth {true.shape} of {ways} ways must have one shape, "
             f"(H, W), and 1 to {IGNORE - 1} ways: give one label map, resized to the label"
         )
-    if ways == 1:
-        return Counts.stack([count(predicted, true)])
-    scored, background = true != IGNORE, predicted == 0
-    labelled, areas = int(np.count_nonzero(background)), []
-    for way in range(1, ways + 1):
-        p, t = predicted == way, true == way
-        labelled += int(np.count_nonzero(p))
-        areas.append([int(np.count_nonzero(mask)) for mask in (p & t, p & scored, t)])
-    of_way = np.array(areas, dtype=np.int64)
-    total, no_way = int(np.count_nonzero(scored)), true == 0
-    if of_way[:, 2].sum() + np.count_nonzero(no_way) != total:
-        raise ValueError(
-            f"the truth has values {odd_values(true, (*range(ways + 1), IGNORE))}; only 0 .. {ways} and "
-            f"{IGNORE} are labels"
-        )
-    if labelled != predicted.size:
-        raise ValueError(
-            f"the prediction has values {odd_values(predicted, tuple(range(ways + 1)))}; only 0 .. {ways} "
-            "are labels: take the argmax"
-        )
-    any_pred, any_true = of_way[:, 1].sum(), of_way[:, 2].sum()
-    any_union = total - int(np.count_nonzero(background & no_way))
-    any_way = [any_pred + any_true - any_union, any_pred, any_true]
-    inter, pred, fg_true = np.concatenate([of_way, [any_way]]).T
-    union = pred + fg_true - inter
-    return as_counts(np.stack([inter, union, total - union, total - inter, pred, fg_true]))
+    return as_counts(_counted(predicted, true, ways))
