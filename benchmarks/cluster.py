@@ -20,7 +20,7 @@ import torch
 import tyro
 from PIL import Image
 
-from fewseg.annotations.image_files import rgb_of_bytes
+from fewseg.annotations.image_files import read_rgb
 from fewseg.annotations.parquet import parquet_bytes
 from fewseg.annotations.writer import line_of
 from fewseg.backbones import BackboneConfig
@@ -82,7 +82,7 @@ def stages(root: Path, given: LabelOptions, count: int) -> dict[str, float]:
     for k, file in enumerate([files[0], *files]):
         if k == 1:  # the first one warms up
             spent, lines = dict.fromkeys(spent, 0.0), []
-        pixels = timed("read and decode", lambda file=file: rgb_of_bytes(file.read_bytes(), file.name))
+        pixels = timed("read and decode", lambda file=file: read_rgb(file.name, content=file.read_bytes()))
         ready = timed("resize", lambda pixels=pixels: model.prepare(pixels))
         (encoded,) = timed("backbone", lambda ready=ready: model.encode([ready]))
         timed("head", lambda own=encoded: session.segment(own, quality=False))

@@ -25,10 +25,17 @@ _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # b
 
 @contextmanager
 def opened(
-    path: Path, kind: str, max_pixels: int, content: io.BytesIO | None = None
+    path: Path | str, kind: str, max_pixels: int, content: bytes | None = None
 ) -> Iterator[Image.Image]:
-    """Gives a still image of at most ``max_pixels``, not decoded yet; errors in the block are DataErrors."""
-    with reading_errors(path, kind, max_pixels), Image.open(content or path, formats=_FORMATS) as file:
+    """Gives a still image of at most ``max_pixels``, not decoded yet; errors in the block are DataErrors.
+
+    Of an upload, ``content`` is the file's bytes, and ``path`` what errors call it.
+    """
+    path = Path(path)
+    if content == b"":
+        raise DataError(f"{kind} {path} is empty (0 bytes): send it again")
+    source = path if content is None else io.BytesIO(content)
+    with reading_errors(path, kind, max_pixels), Image.open(source, formats=_FORMATS) as file:
         check_still(file, path, kind, max_pixels)
         yield file
 
@@ -131,24 +138,19 @@ def require_folder(root: Path, what: str) -> None:
         raise DataError(f"{what}: the folder {root} is empty: download or unpack the data set there")
 
 
-def read_rgb(path: Path, max_pixels: int = MAX_PIXELS, value_range: ValueRange | None = None) -> Tensor:
-    """Reads (3, H, W) uint8 RGB, EXIF orientation applied.
+def read_rgb(
+    path: Path | str,
+    max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
+    content: bytes | None = None,
+) -> Tensor:
+    """Reads (3, H, W) uint8 RGB, EXIF orientation applied, of a file or its ``content``.
 
     Of grey images of 16 or 32 bits a pixel, or floats, ``value_range`` becomes 0 .. 255, and what lies
     outside is clipped. Without one, 16 bits become 8 over their full range, and other images are refused.
     """
-    with opened(path, "image", max_pixels) as file:
-        return _rgb(file, path, value_range)
-
-
-def rgb_of_bytes(
-    content: bytes, what: str, max_pixels: int = MAX_PIXELS, value_range: ValueRange | None = None
-) -> Tensor:
-    """As :func:`read_rgb`, of a file's bytes, such as an upload."""
-    if not content:
-        raise DataError(f"image {what} is empty (0 bytes): send it again")
-    with opened(Path(what), "image", max_pixels, io.BytesIO(content)) as file:
-        return _rgb(file, Path(what), value_range)
+    with opened(path, "image", max_pixels, content) as file:
+        return _rgb(file, Path(path), value_range)
 
 
 def rgb_of_pil(
@@ -171,20 +173,15 @@ def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     return height, width
 
 
-def read_mask(path: Path, modes: Sequence[str] = ("L", "P"), max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Reads a mask file as (H, W) uint8, the stored numbers (palette indices for mode P)."""
-    with opened(path, "mask", max_pixels) as file:
-        return mask_numbers(file, path, modes)
-
-
-def mask_of_bytes(
-    content: bytes, what: str, modes: Sequence[str] = ("L", "P"), max_pixels: int = MAX_PIXELS
+def read_mask(
+    path: Path | str,
+    modes: Sequence[str] = ("L", "P"),
+    max_pixels: int = MAX_PIXELS,
+    content: bytes | None = None,
 ) -> Tensor:
-    """As :func:`read_mask`, of a file's bytes, such as an upload."""
-    if not content:
-        raise DataError(f"mask {what} is empty (0 bytes): send it again")
-    with opened(Path(what), "mask", max_pixels, io.BytesIO(content)) as file:
-        return mask_numbers(file, Path(what), modes)
+    """Reads a mask file, or its ``content``, as (H, W) uint8: the stored numbers (palette indices for P)."""
+    with opened(path, "mask", max_pixels, content) as file:
+        return mask_numbers(file, Path(path), modes)
 
 
 def check_labels(labels: Tensor, class_names: Mapping[int, str], what: str) -> None:

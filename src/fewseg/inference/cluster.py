@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fewseg.annotations.image_files import rgb_of_bytes
+from fewseg.annotations.image_files import read_rgb
 from fewseg.annotations.options import ValueRange
 from fewseg.annotations.parquet import ENDING, parquet_bytes, parts_of, read_columns, read_parquet
 from fewseg.annotations.values import Prediction, check_name
@@ -130,7 +130,7 @@ def _write_sheet(
         name = prediction.name
         try:
             content = _content(name, *images[name])
-            pixels = rgb_of_bytes(content, name, options.read.max_pixels, value_range)
+            pixels = read_rgb(name, options.read.max_pixels, value_range, content)
         except DataError as error:
             logger.warning("not on the contact sheet: %s", error)
             return
@@ -223,7 +223,7 @@ class ShardLabeller:
         problems: dict[str, str] = {}
 
         def read(name: str) -> tuple[Tensor, None]:
-            return rgb_of_bytes(_content(name, *places[name]), name, most, self.value_range), None
+            return read_rgb(name, most, self.value_range, _content(name, *places[name])), None
 
         def write(name: str, answer: Segmentation, _: None) -> None:
             things = answer.instances(run.instances, run.min_area) if run.instances else None

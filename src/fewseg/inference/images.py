@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,6 @@ from fewseg.annotations.image_files import (
     is_deep,
     opened,
     read_rgb,
-    rgb_of_bytes,
     rgb_of_pil,
     to_bytes,
 )
@@ -58,7 +56,7 @@ def read_image(
     if isinstance(image, (str, Path)):
         return read_rgb(Path(image), max_pixels, value_range)
     if isinstance(image, bytes):
-        return rgb_of_bytes(image, what, max_pixels, value_range)
+        return read_rgb(what, max_pixels, value_range, image)
     if isinstance(image, Image.Image):
         return rgb_of_pil(image, what, max_pixels, value_range)
     if isinstance(image, Tensor):
@@ -169,10 +167,8 @@ class FirstRange:
 def _deep_values(image: object, max_pixels: int) -> Iterator[NDArray[Any]]:
     """Yields the values of an image of more than 8 bits, and nothing for others."""
     if isinstance(image, (str, Path, bytes)):
-        content = io.BytesIO(image) if isinstance(image, bytes) else None
-        with opened(
-            Path("the image" if isinstance(image, bytes) else image), "image", max_pixels, content
-        ) as file:
+        path, content = ("the image", image) if isinstance(image, bytes) else (image, None)
+        with opened(path, "image", max_pixels, content) as file:
             yield from _deep_values(file, max_pixels)
     elif isinstance(image, Image.Image):
         if is_deep(image):

@@ -331,8 +331,7 @@ def quality(id: str, page: Page) -> dict[str, Any]:
 @router.get("/advice")
 def advice(page: Page) -> dict[str, Any]:
     """What to annotate next, and the IoU to expect by the number of examples."""
-    advice = page.advice()
-    return {"next": advice.next, "expected": advice.expected}
+    return page.advice()
 
 
 @router.post("/undo")

@@ -26,7 +26,7 @@ from defusedxml.ElementTree import fromstring
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
-from fewseg.annotations.image_files import rgb_of_bytes
+from fewseg.annotations.image_files import read_rgb
 from fewseg.annotations.json_values import field, shown, typed
 from fewseg.annotations.label_studio import (
     Tool,
@@ -220,7 +220,7 @@ class ImageCache:
             if key in self._images:
                 self._images.move_to_end(key)
                 return self._images[key]
-            prepared = shared.model.prepare(rgb_of_bytes(content, what, self.pixels, own))
+            prepared = shared.model.prepare(read_rgb(what, self.pixels, own, content))
             self._images[key] = encoded = shared.encode(prepared, claim)
             self.nbytes += encoded.nbytes
             while self.nbytes > self.budget:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from os.path import splitext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,9 +29,9 @@ from fewseg.annotations.image_files import (
     check_labels,
     check_same_size,
     is_deep,
-    mask_of_bytes,
     opened,
-    rgb_of_bytes,
+    read_mask,
+    read_rgb,
 )
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.values import MAX_CLASSES, Mask
@@ -102,7 +102,7 @@ class PageImage:
     size: tuple[int, int]  # (H, W), upright
     content: bytes  # the uploaded file
     thumbnail: bytes  # a small JPEG
-    encoded: EncodedImage | None = None  # while there is room for it; see PageState.encoded
+    encoded: EncodedImage | None = None  # while there is room for it; see PageState._encoded
     role: Role = "open"
     edit: int = 0  # grows with each change of its mask
     mask_png: bytes | None = None  # where the role is not "open"
@@ -131,7 +131,7 @@ class PageImage:
         if self.mask_png is None:
             return None
         height, width = self.size
-        mask: Mask = mask_of_bytes(self.mask_png, f"of {self.name}", max_pixels=height * width).numpy()
+        mask: Mask = read_mask(f"of {self.name}", max_pixels=height * width, content=self.mask_png).numpy()
         return mask
 
     @property
@@ -174,14 +174,6 @@ class Change:
     def reverse(self) -> Change:
         """What takes it back."""
         return Change(old_classes=self.new_classes, new_classes=self.old_classes, old=self.new, new=self.old)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Advice:
-    """What helps a person to go on, or to stop."""
-
-    next: tuple[str, ...] = ()  # images whose annotation helps most
-    expected: tuple[tuple[int, Mapping[str, float]], ...] = ()  # number of examples, class -> expected IoU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,7 +316,8 @@ class PageState:
             return self._images[image.id]
 
     def _pixels(self, content: bytes, name: str) -> Tensor:
-        return rgb_of_bytes(content, name, self.limits.pixels, self._values.of(content, self.limits.pixels))
+        most = self.limits.pixels
+        return read_rgb(name, most, self._values.of(content, most), content)
 
     def claim(self, image: PageImage, planes: float = 1) -> AbstractContextManager[None]:
         """Claims the memory to work on some planes of an image's size."""
@@ -339,11 +332,8 @@ class PageState:
         sizes = [image.size for image in self.images]
         return self._shared.decoding.claim(max((height * width for height, width in sizes), default=0))
 
-    def encoded(self, id: str) -> EncodedImage:
-        """What the backbone makes of an image; kept while there is room."""
-        return self._encoded(self.image(id))
-
     def _encoded(self, image: PageImage) -> EncodedImage:
+        """What the backbone makes of an image; kept while there is room."""
         if image.encoded is not None:
             return image.encoded
         with ExitStack() as claim:
@@ -509,7 +499,7 @@ class PageState:
             image, classes, deleted = self.image(id), self._classes, self._renumbered
         what = f"of {image.name}"
         with self._shared.decoding.claim(pixel_count(content, self.limits.pixels)):
-            mask = mask_of_bytes(content, what, GREY_MODES, self.limits.pixels)
+            mask = read_mask(what, GREY_MODES, self.limits.pixels, content)
             check_same_size(f"the mask {what}", image.size, (int(mask.shape[0]), int(mask.shape[1])))
             if not classes:
                 raise DataError("there is no class yet: add one before drawing")
@@ -543,9 +533,9 @@ class PageState:
             image, classes = self.image(id), self._classes
         (height, width), what = image.size, f"of strokes on {image.name}"
         drawn = self._drawn
-        encoded = None if drawn is not None and drawn.id == id else self.encoded(id)
+        encoded = None if drawn is not None and drawn.id == id else self._encoded(image)
         with self._shared.decoding.claim(pixel_count(content, 2 * self.limits.pixels)):
-            planes = mask_of_bytes(content, what, GREY_MODES, 2 * self.limits.pixels)
+            planes = read_mask(what, GREY_MODES, 2 * self.limits.pixels, content)
             sent = (int(planes.shape[0]), int(planes.shape[1]))
             check_same_size(f"the mask {what}", (2 * height, width), sent)
             check_labels(planes[:height], dict(enumerate(classes, 1)), what)
@@ -644,7 +634,7 @@ class PageState:
             return None
         answer = image.answer
         if answer is None or (quality and answer.quality is None):
-            encoded = self.encoded(id)
+            encoded = self._encoded(image)
             with self._shared.judging if quality else self._shared.network:
                 (answer,) = session.segment_all([encoded], quality=quality)
             with self._lock:
@@ -662,23 +652,26 @@ class PageState:
             raise RequestError(409, "there is no example yet: annotate an image of a class first")
         save_supports(path, session.supports, self._shared.model)
 
-    def advice(self) -> Advice:
-        """What to annotate next, and the IoU to expect; seconds where new supports are compared first."""
+    def advice(self) -> dict[str, Any]:
+        """What to annotate next, and the IoU to expect of each class by the number of examples.
+
+        It takes seconds where new supports are compared first.
+        """
         session = self._encoded_supports()  # never within the lock, which a fit takes at its end
         with self._lock:
             summary = self._summary if self._session is session else None
         if session is None or summary is None:
-            return Advice()
+            return {"next": [], "expected": []}
         with self._shared.judging:
             expected = session.expected
         with self._lock:
             self._expected[len(session.supports.images)] = expected
             settled = {image.id for image in self._images.values() if image.role != "open"}
             known = sorted(self._expected.items())
-            return Advice(
-                next=tuple(id for id in summary.next(but=settled) if id in self._images),
-                expected=tuple(each for each in known if each[0] <= len(session.supports.images)),
-            )
+            return {
+                "next": [id for id in summary.next(but=settled) if id in self._images],
+                "expected": [each for each in known if each[0] <= len(session.supports.images)],
+            }
 
     def renumbered(self, answer: Segmentation) -> Mask:
         """A prediction's labels with the numbers of this page's classes."""
@@ -831,7 +824,7 @@ def unused_name(name: str, used: set[str]) -> str:
 
 def pixel_count(content: bytes, limit: int) -> int:
     """Pixels to claim for decoding a file, twice those of one of 16 bits; 0 of one that cannot be read."""
-    with suppress(DataError), opened(Path("image"), "image", limit, io.BytesIO(content)) as file:
+    with suppress(DataError), opened("image", "image", limit, content) as file:
         return file.width * file.height * (2 if is_deep(file) else 1)
     return 0
 

@@ -78,21 +78,21 @@ def test_no_more_pixels_than_the_budget_are_decoded_at_once_and_none_refused(pag
     lock, now, most = threading.Lock(), [0], [0]
 
     def counted(decode):
-        def slow(content, *given):
-            count = pages.pixel_count(content, 10**9)
+        def slow(*given, **named):
+            count = pages.pixel_count(named.get("content", given[-1]), 10**9)
             with lock:
                 now[0] += count
                 most[0] = max(most[0], now[0])
             time.sleep(0.05)
             try:
-                return decode(content, *given)
+                return decode(*given, **named)
             finally:
                 with lock:
                     now[0] -= count
 
         return slow
 
-    for module, name in ((pages, "rgb_of_bytes"), (pages, "mask_of_bytes"), (label_studio, "rgb_of_bytes")):
+    for module, name in ((pages, "read_rgb"), (pages, "read_mask"), (label_studio, "read_rgb")):
         monkeypatch.setattr(module, name, counted(getattr(module, name)))
     small = [png(picture(k, hw=(1000, 1000), box=(100, 900, 100, 900))[0]) for k in range(6)]
     page = Page(create_app(model(), Limits(pixels=10**6), hosts=("127.0.0.1",)))
