@@ -28,14 +28,7 @@ _PROJECT = "_via_img_metadata"
 _VIA3 = ("attribute", "file", "metadata", "view")
 _VIA3_KINDS = ("point", "rect", "circle", "ellipse", "line", "polyline", "polygon", "extreme rectangle")
 _CHECKBOX, _OPTIONS = 2, (3, 4)  # types of attributes in VIA 3: 3 and 4 have the number of an option
-_CLASS_NAMES = (
-    "class",
-    "label",
-    "name",
-    "type",
-    "category",
-    "object",
-)  # of attributes, where there are several
+_CLASS_NAMES = ("class", "label", "name", "type", "category", "object")  # of attributes, where there are more
 _SHAPES = ("polygon", "rect", "circle", "ellipse", "polyline", "point")
 
 
@@ -100,29 +93,22 @@ def _via3_entries(value: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
         if len(files) != 1 or files[0] not in entries or metadata.get("z"):
             raise DataError(f"{where} must be of one image, got several or a part of a video: export images")
         attributes = field(metadata, "av", dict, where)
-        named = {_via3_name(value, n): _via3_value(value, n, text) for n, text in attributes.items()}
+        named = dict(_via3_named(value, n, text) for n, text in attributes.items())
         shape = _via3_shape(coordinates, where)
         entries[files[0]]["regions"].append({"shape_attributes": shape, "region_attributes": named})
     return entries
 
 
-def _via3_attribute(value: Mapping[str, Any], number: str) -> Mapping[str, Any]:
-    attribute = value["attribute"].get(number)
-    return attribute if isinstance(attribute, dict) else {}
-
-
-def _via3_name(value: Mapping[str, Any], number: str) -> str:
-    return str(_via3_attribute(value, number).get("aname", number))
-
-
-def _via3_value(value: Mapping[str, Any], number: str, text: object) -> object:
-    """An attribute's text, or the texts of its chosen options."""
-    attribute = _via3_attribute(value, number)
+def _via3_named(value: Mapping[str, Any], number: str, text: object) -> tuple[str, object]:
+    """An attribute's name, and its text or the texts of its chosen options."""
+    found = value["attribute"].get(number)
+    attribute = found if isinstance(found, dict) else {}
     kind, options = attribute.get("type"), attribute.get("options")
+    name = str(attribute.get("aname", number))
     if not isinstance(options, dict) or kind not in (_CHECKBOX, *_OPTIONS):
-        return text
+        return name, text
     chosen = [k.strip() for k in str(text).split(",")] if kind == _CHECKBOX else [str(text)]
-    return {str(options[k]).strip(): True for k in chosen if k in options}
+    return name, {str(options[k]).strip(): True for k in chosen if k in options}
 
 
 def _via3_shape(coordinates: Sequence[Any], where: str) -> Mapping[str, object]:

@@ -49,7 +49,7 @@ def save(
     *,
     place: str = "",
     licence: str = "",
-    results: Path | None = None,
+    results: str | Path | None = None,
 ) -> None:
     """Writes a model and its supports; the card names ``place``, by default the folder, to load them from."""
     about = model.about or Checkpoint(config=model.config)
@@ -80,7 +80,7 @@ def card(
     about: Checkpoint,
     place: str,
     licence: str,
-    results: Path | None,
+    results: str | Path | None,
 ) -> str:
     """The model card: method, training, classes, scores, and how to use it."""
     scores = []
@@ -157,7 +157,7 @@ def push(
     private: bool = False,
     token: str | None = None,
     licence: str = "",
-    results: Path | None = None,
+    results: str | Path | None = None,
 ) -> str:
     """Uploads a model and its supports; see ``Segmenter.push_to_hub``."""
     from huggingface_hub import HfApi, constants

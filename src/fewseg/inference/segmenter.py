@@ -152,7 +152,6 @@ class Segmenter:
         """
         from fewseg.inference import hub
 
-        results = None if results is None else Path(results)
         hub.save(self.model, self._given(), Path(folder), licence=licence, results=results)
 
     def push_to_hub(
@@ -181,9 +180,10 @@ class Segmenter:
         """
         from fewseg.inference import hub
 
-        results = None if results is None else Path(results)
-        options: dict[str, Any] = {"private": private, "token": token, "licence": licence}
-        return hub.push(self.model, self._given(), name, results=results, **options)
+        given = self._given()
+        return hub.push(
+            self.model, given, name, private=private, token=token, licence=licence, results=results
+        )
 
     def _given(self) -> SupportSet | None:
         """The supports, or None if they show no class."""
