@@ -179,7 +179,6 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
 
 def write_extract(model: Model, path: Path) -> None:
     """Writes the graph of ``extract`` for one view of the model's size; its outputs are the levels."""
-    require_onnx()
     images = _any_images(model)
     with torch.no_grad():
         levels = list(model.method.extract(images).maps)

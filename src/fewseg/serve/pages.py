@@ -627,8 +627,6 @@ class PageState:
 
     def segmentation(self, id: str, threshold: float = 0.5, *, quality: bool = False) -> Segmentation | None:
         """The prediction of an image from the present supports; None without supports."""
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold must be in (0, 1), got {threshold}")
         session, image = self._encoded_supports(), self.image(id)
         if session is None:
             return None

@@ -308,20 +308,19 @@ def _name_apart(root: ElementTree.Element, name: str, titles: Titles) -> None:
             element.set("gid", id)
         if element.get("href", "").startswith("#"):
             element.set("href", f"#{name}-{element.attrib['href'][1:]}")
-        for parent, child, (title, value) in zip(*_marks(element), titles.get(id, ()), strict=False):
+        for (parent, child), (title, value) in zip(_marks(element), titles.get(id, ()), strict=False):
             group = ElementTree.Element("g", {"data-value": value} if value else {})
             ElementTree.SubElement(group, "title").text = title
             parent[list(parent).index(child)] = group
             group.append(child)
 
 
-def _marks(group: ElementTree.Element) -> tuple[list[ElementTree.Element], list[ElementTree.Element]]:
-    """The marks of a group in the order in which they were drawn, and the parent of each."""
-    pairs = [
+def _marks(group: ElementTree.Element) -> list[tuple[ElementTree.Element, ElementTree.Element]]:
+    """The marks of a group in the order in which they were drawn, each with its parent before it."""
+    return [
         (parent, child)
         for parent in group.iter()
         if parent.tag != "defs"
         for child in parent
         if child.tag in ("use", "path")
     ]
-    return [parent for parent, _ in pairs], [child for _, child in pairs]
