@@ -71,5 +71,5 @@ def test_looks_are_kept_of_the_least_certain_alone(it, monkeypatch):
     found = summary(it, scores, [RED, BLUE, GREEN, RED, GREEN, BLUE, RED])
     kept = {own.name for own in found._by_name.values() if own.look is not None}
     assert kept == {"1.png", "3.png", "5.png"}
-    assert set(found.next) == kept
+    assert set(found.next()) == kept
     assert found.lines[0] == wanted.lines[0]
