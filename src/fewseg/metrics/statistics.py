@@ -47,10 +47,10 @@ def resampled_scores(
         query_numbers = _query_numbers(of_seeds)
         numbers: list[npt.NDArray[np.intp] | None] = [*query_numbers]
         images = 1 + max(int(of_seed.max()) for of_seed in query_numbers)
-        drawn = _weights(seed, (images,), resamples) * len(of_seeds)
+        drawn = resample_weights(seed, (images,), resamples) * len(of_seeds)
     else:
         numbers = [None] * len(of_seeds)
-        drawn = _weights(seed, tuple(t.episodes for t in of_seeds), resamples)
+        drawn = resample_weights(seed, tuple(t.episodes for t in of_seeds), resamples)
     for run_seed, of_seed, number in zip(run_seeds, drawn, numbers, strict=True):
         columns = np.stack([_columns(t.select(t.seed == run_seed), classes, score) for t in tables])
         if number is not None:  # an image's episodes are drawn together: their sum is
@@ -77,27 +77,18 @@ def _query_numbers(of_seeds: Sequence[EpisodeCounts]) -> list[npt.NDArray[np.int
 
 
 @lru_cache(maxsize=2)
-def _weights(seed: int, sizes: tuple[int, ...], resamples: int) -> tuple[Weights, ...]:
+def resample_weights(seed: int, sizes: tuple[int, ...], resamples: int) -> tuple[Weights, ...]:
     """How often each of n is drawn in each resample: (resamples, n) for each n of ``sizes``.
 
     Kept for the next call: runs of one protocol, of which a table has hundreds, are resampled alike.
     """
-    generator = np.random.default_rng(seed)
-    return tuple(
-        np.concatenate(
-            [
-                resample_weights(generator, min(_CHUNK, resamples - start), n)
-                for start in range(0, resamples, _CHUNK)
-            ]
-        )
-        for n in sizes
-    )
+    generator, starts = np.random.default_rng(seed), range(0, resamples, _CHUNK)
 
+    def drawn(rows: int, n: int) -> Weights:
+        items = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        return np.bincount(items.ravel(), minlength=rows * n).reshape(rows, n).astype(np.uint16)
 
-def resample_weights(generator: np.random.Generator, rows: int, n: int) -> Weights:
-    """How often each of n is drawn in each of ``rows`` resamples: (rows, n)."""
-    drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.uint16)
+    return tuple(np.concatenate([drawn(min(_CHUNK, resamples - k), n) for k in starts]) for n in sizes)
 
 
 def _columns(table: EpisodeCounts, classes: Sequence[int], score: Score) -> Floats:

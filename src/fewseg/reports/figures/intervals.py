@@ -14,7 +14,7 @@ from fewseg.reports.numbers import Estimate
 
 Floats = npt.NDArray[np.float64]
 RESAMPLES = 1000
-_CHUNK = 64  # resamples drawn at once: bounds the memory
+_CHUNK = 64  # resamples at once: bounds the memory
 
 
 def resampled(
@@ -23,10 +23,9 @@ def resampled(
     """A statistic of resamples of n items; equal seeds draw equal items, so differences are paired."""
     if n < 1:
         raise ValueError("an interval needs at least one item, got none")
-    generator = np.random.default_rng(seed)
-    starts = range(0, resamples, _CHUNK)
-    drawn = (resample_weights(generator, min(_CHUNK, resamples - start), n) for start in starts)
-    return np.concatenate([statistic(weights.astype(np.float64)) for weights in drawn]).astype(np.float64)
+    (weights,) = resample_weights(seed, (n,), resamples)
+    chunks = (weights[start : start + _CHUNK] for start in range(0, resamples, _CHUNK))
+    return np.concatenate([statistic(chunk.astype(np.float64)) for chunk in chunks]).astype(np.float64)
 
 
 def with_percentiles(value: float, samples: Floats, level: float = 0.95) -> Estimate:
