@@ -1,7 +1,8 @@
 """Writes the table of methods, with published and measured scores, into README and the site.
 
-``python scripts/docs_scores.py`` writes, ``--check`` reports pages that are out of date. Measured values come
-from the result files in ``results/voc5i-mini``, published ones from ``reports/published.csv``.
+``python scripts/docs_scores.py`` writes, ``--check`` reports pages that are out of date. The scores are those
+of ``fewseg zoo``: measured ones come from the result files in ``results/voc5i-mini``, published ones from
+``reports/published.csv``. On the site the table ends with methods that papers print and fewseg lacks.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewseg.methods import list_methods
-from fewseg.methods.registry import method_name
-from fewseg.recipes.registry import recipe
 from fewseg.reports.frame import load_results
-from fewseg.reports.published import published_values
+from fewseg.reports.zoo import measured, printed_means, published, score_cell
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "docs/methods/", "docs/methods/index.md": ""}
@@ -24,102 +23,70 @@ BEGIN, END = "<!-- scores: begin (scripts/docs_scores.py) -->", "<!-- scores: en
 
 @dataclass(frozen=True)
 class Row:
-    """A method: its label, page, source, recipe on the small set, and where a paper prints it."""
+    """A method: its label, its name, its source, and its page where that has a different name."""
 
     label: str
-    page: str
+    method: str
     source: str
-    recipe: str
-    fusions: tuple[str, str]  # of 1 and 5 shots
-    printed: tuple[str, str, str] | None = None  # paper, table, row
+    page: str = ""
 
 
 ROWS = (
-    Row("SG-One", "sgone", "Zhang 2020", "voc5i_mini_sgone", ("mean", "mean"), ("scl", "1", "SG-One")),
-    Row("PANet", "panet", "Wang 2019", "voc5i_mini_panet", ("mean", "mean"), ("scl", "1", "PANet")),
-    Row("CANet", "canet", "Zhang 2019", "voc5i_mini_canet", ("average", "average"), ("scl", "1", "CANet")),
-    Row("PFENet", "pfenet", "Tian 2020", "voc5i_mini_pfenet", ("mean", "mean"), ("scl", "1", "PFENet")),
-    Row(
-        "SCL on CANet",
-        "scl",
-        "Zhang 2021",
-        "voc5i_mini_scl_canet",
-        ("average", "cross-guided"),
-        ("scl", "1", "SCL (CANet)"),
-    ),
-    Row(
-        "SCL on PFENet",
-        "scl",
-        "Zhang 2021",
-        "voc5i_mini_scl",
-        ("average", "cross-guided"),
-        ("scl", "1", "SCL (PFENet)"),
-    ),
-    Row(
-        "SRPNet",
-        "srpnet",
-        "Ding 2022",
-        "voc5i_mini_srpnet",
-        ("iterative", "iterative"),
-        ("srpnet", "2", "SRPNet"),
-    ),
-    Row(
-        "SD-AANet",
-        "sdaanet",
-        "Zhao 2022",
-        "voc5i_mini_sdaanet",
-        ("mean", "mean"),
-        ("sd-aanet", "1", "SD-AANet"),
-    ),
-    Row("HSNet", "hsnet", "Min 2021", "voc5i_mini_hsnet", ("vote", "vote")),
-    Row("AMP", "amp", "Siam 2019", "voc5i_mini_amp", ("mean", "mean"), ("sd-aanet", "1", "AMP")),
-    Row("PMMs", "pmms", "Yang 2020", "voc5i_mini_pmms", ("all", "all")),
-    Row("RPMMs", "pmms", "Yang 2020", "voc5i_mini_rpmms", ("all", "all"), ("scl", "1", "RPMMs")),
-    Row("PGNet", "pgnet", "Zhang 2019b", "voc5i_mini_pgnet", ("all", "all"), ("scl", "1", "PGNet")),
-    Row("PPNet", "ppnet", "Liu 2020", "voc5i_mini_ppnet", ("all", "all"), ("scl", "1", "PPNet")),
-    Row("ASGNet", "asgnet", "Li 2021", "voc5i_mini_asgnet", ("all", "all"), ("sd-aanet", "1", "ASGNet")),
-    Row("CRNet", "crnet", "Liu 2020b", "voc5i_mini_crnet", ("average", "average"), ("scl", "1", "CRNet")),
-    Row("DAN", "dan", "Wang 2020", "voc5i_mini_dan", ("all", "all"), ("scl", "1", "DAN")),
-    Row("BAM", "bam", "Lang 2022", "voc5i_mini_bam", ("all", "all")),
-    Row("RePRI", "repri", "Boudiaf 2021", "voc5i_mini_repri", ("fit", "fit")),
-    Row("INSID3-like", "insid3", "Cuttano 2026", "voc5i_mini_insid3", ("all", "all")),
-    Row("Matcher", "matcher", "no training", "voc5i_mini_matcher", ("mean", "mean")),
-    Row("Fitted head", "fitted", "no training", "voc5i_mini_fitted", ("fit", "fit")),
-    Row("Combined", "combined", "fewseg", "voc5i_mini_fewseg", ("average", "cross-guided")),
+    Row("SG-One", "sgone", "Zhang 2020"),
+    Row("PANet", "panet", "Wang 2019"),
+    Row("CANet", "canet", "Zhang 2019"),
+    Row("PFENet", "pfenet", "Tian 2020"),
+    Row("SCL on CANet", "scl-canet", "Zhang 2021", "scl"),
+    Row("SCL on PFENet", "scl-pfenet", "Zhang 2021", "scl"),
+    Row("SRPNet", "srpnet", "Ding 2022"),
+    Row("SD-AANet", "sdaanet", "Zhao 2022"),
+    Row("HSNet", "hsnet", "Min 2021"),
+    Row("AMP", "amp", "Siam 2019"),
+    Row("PMMs", "pmms", "Yang 2020"),
+    Row("RPMMs", "rpmms", "Yang 2020", "pmms"),
+    Row("PGNet", "pgnet", "Zhang 2019b"),
+    Row("PPNet", "ppnet", "Liu 2020"),
+    Row("ASGNet", "asgnet", "Li 2021"),
+    Row("CRNet", "crnet", "Liu 2020b"),
+    Row("DAN", "dan", "Wang 2020"),
+    Row("BAM", "bam", "Lang 2022"),
+    Row("RePRI", "repri", "Boudiaf 2021"),
+    Row("INSID3-like", "insid3", "Cuttano 2026"),
+    Row("Matcher", "matcher", "no training"),
+    Row("Fitted head", "fitted", "no training"),
+    Row("Combined", "combined", "fewseg"),
 )
+PRINTED_ONLY = (
+    ("OSLSM", "scl", "Zhang 2021"),
+    ("FWB", "scl", "Zhang 2021"),
+    ("co-FCN", "sd-aanet", "Zhao 2022"),
+    ("SimPropNet", "sd-aanet", "Zhao 2022"),
+    ("REF", "srpnet", "Ding 2022"),
+)
+"""Methods that fewseg lacks: the row's name, the paper whose table has it, and how the page names that."""
 
 
 def table(links: str, sources: bool) -> str:
-    """The table in Markdown, with or without the papers."""
-    frame = load_results(ROOT / "results" / "voc5i-mini").frame
-    frame = frame[(frame.ways == 1) & (frame.on == "query") & ~frame.multi_scale.astype(bool)]
+    """The table in Markdown; with the papers also the methods that are printed only."""
+    results = load_results(ROOT / "results" / "voc5i-mini")
     lines = [
         f"method |{' source |' if sources else ''} published, 1 and 5 shots | measured here",
         f"--- |{' --- |' if sources else ''} ---: | ---:",
     ]
     for row in ROWS:
-        measured, printed = [], []
-        for shots, fusion in zip((1, 5), row.fusions, strict=True):
-            own = frame[(frame.recipe == row.recipe) & (frame.shots == shots) & (frame.fusion == fusion)]
-            seeds = [part.miou.mean() for _, part in own.groupby("train_seed") if part.fold.nunique() == 4]
-            measured.append(f"{100 * sum(seeds) / len(seeds):.1f}" if seeds else "-")
-            values = [
-                v
-                for v in published_values()
-                if (v.paper, v.table, v.row) == row.printed
-                and (v.dataset, v.shots, v.column) == ("pascal-5i", shots, "mean")
-            ]
-            printed.append(f"{values[0].percent:.1f}" if values else "-")
-        cells = ["-" if set(pair) == {"-"} else ", ".join(pair) for pair in (printed, measured)]
         source = f" {row.source} |" if sources else ""
-        lines.append(f"[{row.label}]({links}{row.page}.md) |{source} {cells[0]} | {cells[1]}")
+        scores = f"{score_cell(published(row.method))} | {score_cell(measured(row.method, results))}"
+        lines.append(f"[{row.label}]({links}{row.page or row.method}.md) |{source} {scores}")
+    for label, paper, source in PRINTED_ONLY if sources else ():
+        printed = score_cell(printed_means(paper, label))
+        lines.append(f"{label}, not in fewseg | printed in {source} | {printed} | -")
     return "\n".join(lines)
 
 
 def main() -> int:
     """Writes the table, or with ``--check`` compares it."""
     check, stale = "--check" in sys.argv[1:], []
-    if missing := set(list_methods()) - {method_name(recipe(row.recipe).method) for row in ROWS}:
+    if missing := set(list_methods()) - {row.method for row in ROWS}:
         raise SystemExit(f"the table of methods lacks {', '.join(sorted(missing))}: add a Row and a page")
     for page, links in PAGES.items():
         path = ROOT / page

@@ -1,4 +1,4 @@
-"""SCL: self-guided support vectors, on PFENet and on CANet; its cross-guided fusion is in ``fusion``.
+"""SCL: self-guided support vectors, on PFENet and on CANet, and shots weighed by cross-guided fusion.
 
 Source: SCL (Zhang et al. 2021), Sec. 4.2.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +12,10 @@ from typing import Any
 import pandas as pd
 import torch
 from rich.console import Console
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fewseg.methods.base import MethodConfig
+from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.registry import METHODS, list_methods, method_config
 from fewseg.recipes.datasets import voc5i_mini
 from fewseg.recipes.recipe import RECIPES, Recipe
@@ -22,7 +24,7 @@ from fewseg.reports.frame import Results, load_results
 from fewseg.reports.options import ZooOptions
 from fewseg.reports.published import published_values
 from fewseg.reports.tables import rich_table
-from fewseg.types import EncodedShots
+from fewseg.types import EncodedShots, Features
 
 SHOTS = (1, 5)
 _WIDE = 120
@@ -30,7 +32,7 @@ _WIDE = 120
 
 CAPTION = (
     "parameters and floating point operations are of the recipe on the small set, for one query and one "
-    "support image of 241 px, features included; published: mIoU in percent on PASCAL-5i with 1 / 5 shots; "
+    "support image of 241 px, features included; published: mIoU in percent on PASCAL-5i with 1 and 5 shots; "
     "measured: on voc5i-mini after minutes of training, never to be compared with the published ones"
 )
 
@@ -53,11 +55,10 @@ class Cost:
 
 
 def adds(name: str) -> str:
-    """What a method adds, in one line: the first of its file's docstring, without the method's name."""
+    """What a method adds: the first line of its file's docstring, without the label before the colon."""
     documented = sys.modules[method_config(name).method.__module__].__doc__ or ""
-    first = documented.strip().partition("\n")[0].replace("``", "")
-    label, colon, rest = first.partition(": ")
-    return rest if colon and len(label) < 20 else first
+    first = documented.strip().partition("\n")[0].replace("``", "").removesuffix(".")
+    return first.partition(": ")[2] or first
 
 
 @lru_cache(maxsize=1)
@@ -72,40 +73,61 @@ def small_recipes() -> dict[str, Recipe]:
 def cost(config: MethodConfig, size: int) -> Cost:
     """Counts the operations of one query under one support image, both of ``size`` x ``size`` pixels.
 
-    The weights are random: they change no count.
+    Weights and features are random: they change no count. What a method computes once and keeps, whatever
+    the support set, is not counted.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        method = replace(config, backbone=replace(config.backbone, weights=None)).build().eval()
-        images = torch.rand(2, 3, size, size)
     masks = torch.zeros(1, 1, size, size, dtype=torch.uint8)
     masks[..., size // 4 : size // 2, size // 4 : 3 * size // 4] = 1
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        method = replace(config, backbone=replace(config.backbone, weights=None)).build().eval()
+        features, extracted = _features(method, torch.rand(1, 3, size, size))
+        shots = EncodedShots(features=features, masks=masks)
+        method.encode_support(shots)
         with FlopCounterMode(display=False) as of_support:
-            state = method.encode_support(EncodedShots(features=method.extract(images[:1]), masks=masks))
+            state = method.encode_support(shots)
         with FlopCounterMode(display=False) as of_query:
-            method.segment(method.extract(images[1:]), state)
+            method.segment(features, state)
     trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
     return Cost(
         trained=trained,
         frozen=sum(p.numel() for p in method.parameters()) - trained,
-        query=of_query.get_total_flops(),
-        support=of_support.get_total_flops(),
+        query=extracted + of_query.get_total_flops(),
+        support=extracted + of_support.get_total_flops(),
     )
 
 
+def _features(method: FewShotSegmenter, images: Tensor) -> tuple[Features, int]:
+    """Random features in the shapes of those of some images, and the operations that extracting them takes.
+
+    Nothing is extracted: most of a method's operations are its backbone's, and shapes tell their number.
+    """
+    with FlopCounterMode(display=False) as counter:
+        shapes = copy.deepcopy(method).to("meta").extract(images.to("meta"))
+    maps = {name: torch.rand(map_.shape) for name, map_ in shapes.maps.items()}
+    return Features(maps=maps, image_size=shapes.image_size), counter.get_total_flops()
+
+
 def published(name: str, dataset: str = "pascal-5i") -> dict[int, float]:
-    """Printed mIoU in percent of a method by K, from the row with its label if a paper has one."""
+    """Printed mIoU in percent of a method by K, from the row with its label if a paper has one.
+
+    A paper may print one shot and five in different tables.
+    """
     chosen = small_recipes().get(name)
     if chosen is None or not chosen.variant.printed:
         return {}
     rows = chosen.variant.printed
     row = next((row for row in rows if row.row == chosen.variant.label), rows[0])
-    place = (row.paper, row.table_for(dataset), row.row, dataset, "mean")
+    return printed_means(row.paper, row.row, dataset)
+
+
+def printed_means(paper: str, row: str, dataset: str = "pascal-5i") -> dict[int, float]:
+    """The mean mIoU in percent by K that a paper prints for a method, whichever its table."""
+    place = (paper, row, dataset, "mean")
     return {
         value.shots: value.percent
         for value in published_values()
-        if (value.paper, value.table, value.row, value.dataset, value.column) == place
+        if (value.paper, value.row, value.dataset, value.column) == place
     }
 
 
@@ -136,8 +158,9 @@ def measured(name: str, results: Results) -> dict[int, float]:
     return scores
 
 
-def _pair(values: dict[int, float]) -> str:
-    return " / ".join(f"{values[k]:.1f}" if k in values else "-" for k in SHOTS) if values else "-"
+def score_cell(values: dict[int, float]) -> str:
+    """Scores of one and of five shots as text, "-" where there are none."""
+    return ", ".join(f"{values[k]:.1f}" if k in values else "-" for k in SHOTS) if values else "-"
 
 
 def zoo_cells(names: Sequence[str], results: Results | None, *, costs: bool = True) -> pd.DataFrame:
@@ -149,8 +172,8 @@ def zoo_cells(names: Sequence[str], results: Results | None, *, costs: bool = Tr
             total = cost(chosen.method, chosen.size)
             row["trained"], row["frozen"] = (f"{n / 1e6:.2f} M" for n in (total.trained, total.frozen))
             row["query"], row["support"] = (f"{n / 1e9:.1f} G" for n in (total.query, total.support))
-        row["published"] = _pair(published(name))
-        row["measured"] = _pair(measured(name, results)) if results is not None else "-"
+        row["published"] = score_cell(published(name))
+        row["measured"] = score_cell(measured(name, results)) if results is not None else "-"
         row["what it adds"] = adds(name)
         rows.append(row)
     return pd.DataFrame(rows).fillna("-")
@@ -162,7 +185,8 @@ def run(options: ZooOptions, console: Console) -> None:
     for name in options.methods:
         method_config(name)  # an unknown one raises, with the nearest names
     results = load_results(options.results) if options.results.is_dir() else None
-    cells = zoo_cells(names, results, costs=options.costs)
+    with console.status("counting parameters and operations; --no-costs leaves them out"):
+        cells = zoo_cells(names, results, costs=options.costs)
     lines = cells.pop("what it adds") if console.width < _WIDE else []
     table = rich_table(cells, "Methods", CAPTION)
     table.columns[-1].justify = "right" if len(lines) else "left"
