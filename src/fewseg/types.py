@@ -43,6 +43,28 @@ def check_choices(config: Any, where: str = "") -> None:
             raise ValueError(f"{where}{name} must be one of {choices}, got {value!r}")
 
 
+def check_at_least(config: Any, least: float, *names: str) -> None:
+    """Checks fields of a config that hold numbers.
+
+    Raises:
+        ValueError: a number is below the least one, or NaN.
+    """
+    for name in names:
+        if not (value := getattr(config, name)) >= least:
+            raise ValueError(f"{name} must be {least:g} or more, got {value}")
+
+
+def check_above(config: Any, limit: float, *names: str) -> None:
+    """Checks fields of a config that hold numbers.
+
+    Raises:
+        ValueError: a number is not above the limit.
+    """
+    for name in names:
+        if not (value := getattr(config, name)) > limit:
+            raise ValueError(f"{name} must be above {limit:g}, got {value}")
+
+
 @lru_cache(maxsize=128)
 def _choices(kind: type) -> Mapping[str, tuple[Any, ...]]:
     hints = get_type_hints(kind).items()

@@ -20,7 +20,15 @@ from fewseg.methods.prototypical import dot_products
 from fewseg.methods.registry import register_method
 from fewseg.ops.masks import masked_average
 from fewseg.ops.similarity import unit_cells
-from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
+from fewseg.types import (
+    EncodedEpisodes,
+    Features,
+    Guides,
+    LossTerms,
+    QueryMaps,
+    check_above,
+    check_at_least,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +70,8 @@ class ASGNetConfig(PairConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.region_cells, self.regions, self.iterations) < 1 or not self.spread > 0:
-            raise ValueError(
-                "region_cells, regions and iterations must be 1 or more and spread above 0, got "
-                f"{self.region_cells}, {self.regions}, {self.iterations} and {self.spread}"
-            )
+        check_at_least(self, 1, "region_cells", "regions", "iterations")
+        check_above(self, 0, "spread")
 
 
 def number_of_regions(cells: int, region_cells: int, most: int) -> int:

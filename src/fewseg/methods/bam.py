@@ -21,7 +21,7 @@ from fewseg.methods.pfenet import PyramidConfig, PyramidScorer
 from fewseg.methods.registry import register_method
 from fewseg.ops.masks import masked_average
 from fewseg.ops.resize import resize
-from fewseg.types import IGNORE, EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
+from fewseg.types import IGNORE, EncodedEpisodes, Features, Guides, LossTerms, QueryMaps, check_at_least
 
 _LEAST = 1e-4  # a probability is taken as at least this in a logarithm
 
@@ -54,8 +54,7 @@ class BAMConfig(PyramidConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.classes < 1:
-            raise ValueError(f"classes must be the highest class number, 1 or more, got {self.classes}")
+        check_at_least(self, 1, "classes")
 
 
 class BaseLearner(nn.Module):
@@ -184,10 +183,10 @@ class BAM(PyramidScorer):
 
     Train the stage "base" first, then give its checkpoint as ``base`` to the stage "meta".
 
-    Deviations: both learners stand on one frozen ImageNet network, where the paper's is trained with the base
-    learner; the meta learner is PFENet; the ensemble's output is taken as probabilities, whose logarithms are
-    the logits; Gram matrices are divided by their number of terms; weights of shots for any K; initial
-    weights of the ensemble.
+    Deviations: both learners read one frozen ImageNet network, on which the stage "base" trains a head, where
+    the paper trains a whole PSPNet on the base classes; the meta learner is PFENet; the ensemble's output is
+    taken as probabilities, whose logarithms are the logits; Gram matrices are divided by their number of
+    terms; weights of shots for any K; initial weights of the ensemble.
     """
 
     config: BAMConfig

@@ -20,7 +20,16 @@ from fewseg.methods.pair_scorer import PairConfig, PairScorer
 from fewseg.methods.registry import register_method
 from fewseg.ops.masks import masked_average
 from fewseg.ops.resize import resize
-from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps, SupportState, WaysState
+from fewseg.types import (
+    EncodedEpisodes,
+    Features,
+    Guides,
+    LossTerms,
+    QueryMaps,
+    SupportState,
+    WaysState,
+    check_at_least,
+)
 
 
 class GuidedConv(nn.Conv2d):
@@ -200,8 +209,7 @@ class Refinement:
     image_scales: tuple[float, ...] = field(default=(), metadata={"before": ()})
 
     def __post_init__(self) -> None:
-        if self.iterations < 0:
-            raise ValueError(f"refinement takes 0 or more iterations, got {self.iterations}")
+        check_at_least(self, 0, "iterations")
         scales = self.image_scales
         if any(not scale > 0 for scale in scales) or len(set(scales)) != len(scales):
             raise ValueError(f"refinement.image_scales must be different numbers above 0, got {scales}")

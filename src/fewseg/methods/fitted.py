@@ -1,4 +1,4 @@
-"""A small head that is fitted to the cells of the support images, on frozen features.
+"""Fitted head: a small head that is fitted to the cells of the support images, on frozen features.
 
 Not from a paper: what interactive tools such as ilastik do, on the maps of an ImageNet network.
 """
@@ -28,7 +28,7 @@ from fewseg.methods.fusion import JointFit
 from fewseg.methods.registry import register_method
 from fewseg.ops.filters import filter_channels, pixel_filters
 from fewseg.ops.resize import resize
-from fewseg.types import IGNORE, EncodedShots, Features, State
+from fewseg.types import IGNORE, EncodedShots, Features, State, check_above, check_at_least
 
 _FILTERS = "filters"
 _STRIDE = 2  # of the filtered image; every pixel would cost four times as much and gives 0 to 2 points
@@ -97,11 +97,9 @@ class FittedConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         self.backbone.check_gives(self.levels)
-        if not self.decay > 0 or self.cells < 1 or self.steps < 1 or self.matcher < 0:
-            raise ValueError(
-                f"decay must be above 0, cells and steps 1 or more, matcher 0 or more, got {self.decay}, "
-                f"{self.cells}, {self.steps} and {self.matcher}"
-            )
+        check_above(self, 0, "decay")
+        check_at_least(self, 1, "cells", "steps")
+        check_at_least(self, 0, "matcher")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fewseg.types import IGNORE, Guides, check_choices
+from fewseg.types import IGNORE, Guides, check_above, check_at_least, check_choices
 
 CrossPath = Literal["query", "support"]
 
@@ -310,10 +310,8 @@ class IterativeInference(Fusion):
     guard: bool = field(default=True, metadata={"before": True})
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or not self.rate > 0:
-            raise ValueError(
-                f"iterative inference needs steps >= 0 and a rate > 0, got {self.steps} and {self.rate}"
-            )
+        check_at_least(self, 0, "steps")
+        check_above(self, 0, "rate")
 
     def collect(self, pooled: Tensor, movable: Tensor, begin: Begin) -> Collected:
         """The prototype sets p_1 .. p_N; the judge of ``begin`` must be differentiable in its argument."""

@@ -1,4 +1,4 @@
-"""Training-free matching: each query cell goes to the nearest of the prototypes of frozen features.
+"""Matcher: each query cell goes to the nearest of the prototypes of frozen features, without training.
 
 Source: the non-parametric half of PANet (Wang et al., ICCV 2019, Eq. 1-4) on ImageNet features, without any
 training; with the metric and the iteration of SRPNet (Ding et al. 2022) as parts.
@@ -15,10 +15,10 @@ from torch import Tensor
 from fewseg.backbones import BackboneConfig
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.fusion import MeanVector, PrototypeFusion
-from fewseg.methods.prototypical import Cosine, Metric, PrototypeSegmenter, check_alpha
+from fewseg.methods.prototypical import Cosine, Metric, PrototypeSegmenter
 from fewseg.methods.registry import register_method
 from fewseg.ops.resize import resize
-from fewseg.types import Features
+from fewseg.types import Features, check_above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class MatcherConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         self.backbone.check_gives(self.levels)
-        check_alpha(self.alpha)
+        check_above(self, 0, "alpha")
 
 
 @register_method("matcher", MatcherConfig)

@@ -23,11 +23,10 @@ from fewseg.methods.prototypical import (
     Metric,
     Prototypes,
     PrototypeSegmenter,
-    check_alpha,
 )
 from fewseg.methods.registry import register_method
 from fewseg.ops.masks import masked_average
-from fewseg.types import IGNORE, EncodedEpisodes, Features, LossTerms
+from fewseg.types import IGNORE, EncodedEpisodes, Features, LossTerms, check_above
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """Maps (n, C, h, w) and prototypes (n, P, C) -> logits (n, P, h, w)."""
@@ -128,7 +127,7 @@ class PANetConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         self.backbone.check_gives((self.level,))
-        check_alpha(self.alpha)
+        check_above(self, 0, "alpha")
 
 
 @register_method("panet", PANetConfig)

@@ -19,7 +19,7 @@ from fewseg.methods.pair_scorer import PairConfig, PairScorer
 from fewseg.methods.prototypical import dot_products
 from fewseg.methods.registry import register_method
 from fewseg.ops.similarity import unit_cells
-from fewseg.types import IGNORE, Features, Guides, QueryMaps
+from fewseg.types import IGNORE, Features, Guides, QueryMaps, check_above, check_at_least
 
 _EMPTY = 1e-6
 """Cells that a component must hold in all, or it keeps its vector."""
@@ -56,11 +56,8 @@ class PMMsConfig(PairConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.components, self.iterations) < 1 or not self.kappa > 0:
-            raise ValueError(
-                "components and iterations must be 1 or more and kappa above 0, got "
-                f"{self.components}, {self.iterations} and {self.kappa}"
-            )
+        check_at_least(self, 1, "components", "iterations")
+        check_above(self, 0, "kappa")
 
 
 def far_apart(unit: Tensor, weights: Tensor, count: int) -> Tensor:

@@ -19,12 +19,11 @@ from fewseg.methods.prototypical import (
     Cosine,
     Prototypes,
     PrototypeSegmenter,
-    check_alpha,
     pool_prototypes,
 )
 from fewseg.methods.registry import register_method
 from fewseg.ops.resize import pixels_to_cells
-from fewseg.types import EncodedShots, Features
+from fewseg.types import EncodedShots, Features, check_above, check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +55,9 @@ class PPNetConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         self.backbone.check_gives((self.level,))
-        check_alpha(self.alpha)
-        if self.parts < 1 or self.iterations < 1 or not self.context >= 0:
-            raise ValueError(
-                "parts and iterations must be 1 or more and context 0 or more, got "
-                f"{self.parts}, {self.iterations} and {self.context}"
-            )
+        check_above(self, 0, "alpha")
+        check_at_least(self, 1, "parts", "iterations")
+        check_at_least(self, 0, "context")
 
 
 def k_means(cells: Tensor, count: int, iterations: int = 10) -> Tensor:

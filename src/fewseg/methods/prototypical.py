@@ -349,9 +349,3 @@ def mixed(logits: Tensor, weights: Tensor) -> Tensor:
     """
     shares = (weights / weights.sum(dim=1, keepdim=True))[..., None, None, None]
     return (logits.softmax(dim=2) * shares).sum(dim=1).clamp(min=1e-12).log()
-
-
-def check_alpha(alpha: float) -> None:
-    """Checks the factor that the configs of prototype methods share."""
-    if not alpha > 0:
-        raise ValueError(f"alpha must be above 0, got {alpha}: it sharpens the metric, 20 as in PANet")

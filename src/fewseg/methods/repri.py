@@ -18,7 +18,7 @@ from fewseg.methods.registry import register_method
 from fewseg.ops.masks import masked_averages
 from fewseg.ops.resize import pixels_to_cells, resize
 from fewseg.ops.similarity import unit_cells
-from fewseg.types import IGNORE, EncodedShots, Features, State
+from fewseg.types import IGNORE, EncodedShots, Features, State, check_above, check_at_least
 
 _LEAST = 1e-7  # a probability is taken as at least this in a logarithm
 
@@ -52,13 +52,10 @@ class RePRIConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         self.backbone.check_gives((self.level,))
-        if not (self.temperature > 0 and self.rate > 0) or self.steps < 0 or self.update_at < 0:
-            raise ValueError(
-                "temperature and rate must be above 0, steps and update_at 0 or more, got "
-                f"{self.temperature}, {self.rate}, {self.steps} and {self.update_at}"
-            )
-        if self.query_weight is not None and not self.query_weight >= 0:
-            raise ValueError(f"query_weight must be 0 or more, or None for 1 / K, got {self.query_weight}")
+        check_above(self, 0, "temperature", "rate")
+        check_at_least(self, 0, "steps", "update_at")
+        if self.query_weight is not None:
+            check_at_least(self, 0, "query_weight")
 
 
 def classifier_logits(cells: Tensor, vectors: Tensor, biases: Tensor, temperature: float) -> Tensor:

@@ -18,10 +18,10 @@ from fewseg.backbones import BackboneConfig
 from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import IterativeInference, PrototypeFusion
 from fewseg.methods.losses import cross_entropy_full_size
-from fewseg.methods.prototypical import Fidelity, Metric, Prototypes, PrototypeSegmenter, check_alpha
+from fewseg.methods.prototypical import Fidelity, Metric, Prototypes, PrototypeSegmenter
 from fewseg.methods.registry import register_method
 from fewseg.ops.resize import resize
-from fewseg.types import EncodedEpisodes, Features, LossTerms
+from fewseg.types import EncodedEpisodes, Features, LossTerms, check_above, check_at_least
 
 
 def _trained_backbone() -> BackboneConfig:
@@ -62,15 +62,12 @@ class SRPNetConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         self.backbone.check_gives(self.levels)
-        check_alpha(self.alpha)
+        check_above(self, 0, "alpha")
         if self.grid not in ("largest", *self.levels):
             raise ValueError(
                 f"grid must be 'largest' or one of the pyramid's levels {self.levels}, got {self.grid!r}"
             )
-        if min(self.support_weight, self.query_weight) < 0:
-            raise ValueError(
-                f"the loss weights must be at least 0, got {self.support_weight} and {self.query_weight}"
-            )
+        check_at_least(self, 0, "support_weight", "query_weight")
 
 
 @register_method("srpnet", SRPNetConfig)

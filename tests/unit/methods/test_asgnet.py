@@ -69,5 +69,8 @@ def test_a_small_object_has_the_mean_and_a_large_one_several_prototypes(asgnet, 
 
 
 def test_numbers_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="regions and iterations must be 1 or more and spread above 0"):
-        ASGNetConfig(region_cells=0)
+    for name in ("region_cells", "regions", "iterations"):
+        with pytest.raises(ValueError, match=f"{name} must be 1 or more, got 0"):
+            ASGNetConfig(**{name: 0})
+    with pytest.raises(ValueError, match="spread must be above 0, got"):
+        ASGNetConfig(spread=0.0)

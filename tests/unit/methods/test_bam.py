@@ -160,6 +160,11 @@ def test_without_a_base_learner_an_error_says_how_to_make_one(make_method, batch
         bam.losses(batch)
 
 
+def test_there_is_at_least_one_class():
+    with pytest.raises(ValueError, match="classes must be 1 or more, got 0"):
+        BAMConfig(classes=0)
+
+
 def test_labels_are_needed_and_within_the_classes(make_method, batch):
     bam = make_method(BAMConfig, **(PARTS | {"classes": 2}))
     bam.has_base.fill_(True)

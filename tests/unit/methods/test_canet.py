@@ -410,7 +410,7 @@ def test_a_state_dict_carries_the_history_exactly():
 
 
 def test_iterations_below_0_and_a_reset_that_is_no_probability_are_refused():
-    with pytest.raises(ValueError, match="0 or more iterations, got -1"):
+    with pytest.raises(ValueError, match="iterations must be 0 or more, got -1"):
         Refinement(iterations=-1)
     with pytest.raises(ValueError, match=r"probability in \[0, 1\], got 1.5"):
         PredictionHistory(1.5)

@@ -249,9 +249,17 @@ def test_features_that_are_not_finite_are_refused(make, shots):
         make().encode_support(encoded(make(), images, masks))
 
 
-@pytest.mark.parametrize("wrong", [{"decay": 0.0}, {"cells": 0}, {"steps": 0}])
-def test_numbers_out_of_range_are_refused(wrong):
-    with pytest.raises(ValueError, match="decay must be above 0, cells and steps 1 or more"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"decay": 0.0}, "decay must be above 0, got 0.0"),
+        ({"cells": 0}, "cells must be 1 or more, got 0"),
+        ({"steps": 0}, "steps must be 1 or more, got 0"),
+        ({"matcher": -1.0}, "matcher must be 0 or more, got -1.0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
         FittedConfig(**wrong)
 
 

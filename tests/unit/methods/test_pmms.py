@@ -113,7 +113,10 @@ def test_every_stage_of_the_stack_has_a_loss(make_method, shots):
 
 
 def test_numbers_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="components and iterations must be 1 or more and kappa above 0"):
-        PMMsConfig(components=0)
+    for name in ("components", "iterations"):
+        with pytest.raises(ValueError, match=f"{name} must be 1 or more, got 0"):
+            PMMsConfig(**{name: 0})
+    with pytest.raises(ValueError, match="kappa must be above 0, got nan"):
+        PMMsConfig(kappa=float("nan"))
     with pytest.raises(ValueError, match="earlier must be one or more numbers of prototypes from 1"):
         RPMMsConfig(earlier=(0,))

@@ -73,7 +73,8 @@ def test_amp_adds_the_cosines_of_its_levels(shots):
 
 
 def test_numbers_out_of_range_are_refused():
-    with pytest.raises(
-        ValueError, match="parts and iterations must be 1 or more and context 0 or more, got 0"
-    ):
-        PPNetConfig(parts=0)
+    for name in ("parts", "iterations"):
+        with pytest.raises(ValueError, match=f"{name} must be 1 or more, got 0"):
+            PPNetConfig(**{name: 0})
+    with pytest.raises(ValueError, match="context must be 0 or more, got nan"):
+        PPNetConfig(context=float("nan"))

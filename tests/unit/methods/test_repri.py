@@ -91,11 +91,11 @@ def test_the_fit_works_on_features_of_inference_mode_and_keeps_no_graph(shots):
 
 
 def test_numbers_out_of_range_and_unknown_levels_are_refused():
-    with pytest.raises(
-        ValueError, match="temperature and rate must be above 0, steps and update_at 0 or more"
-    ):
-        small(rate=0.0)
-    with pytest.raises(ValueError, match="query_weight must be 0 or more, or None for 1 / K, got -1"):
-        small(query_weight=-1.0)
+    for name in ("temperature", "rate"):
+        with pytest.raises(ValueError, match=f"{name} must be above 0, got 0.0"):
+            small(**{name: 0.0})
+    for name in ("steps", "update_at", "query_weight"):
+        with pytest.raises(ValueError, match=f"{name} must be 0 or more, got -1"):
+            small(**{name: -1})
     with pytest.raises(ValueError, match=r"reads levels \('layer4',\) and the backbone gives \('layer3',\)"):
         RePRIConfig(backbone=small_backbone("layer3"))
