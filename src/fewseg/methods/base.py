@@ -48,7 +48,7 @@ class FewShotSegmenter(nn.Module, ABC):
     """Segments a query by a support set, in three steps that can be cached one by one.
 
     ``extract`` depends on the image alone, ``encode_support`` on the support set alone; ``segment`` joins
-    the two, and ``forward`` does all three. No step keeps anything on the module, and none but
+    the two, and ``forward`` does all three. No step keeps images or supports on the module, and none but
     ``training_losses`` sees a query mask.
 
     Attributes:

@@ -20,7 +20,7 @@ from fewseg.methods.registry import register_method
 from fewseg.ops.masks import foreground_cells
 from fewseg.ops.resize import resize
 from fewseg.ops.similarity import best_match, foreground_keys, unit_cells
-from fewseg.types import IGNORE, EncodedShots, Features, State
+from fewseg.types import IGNORE, EncodedShots, Features, State, check_above, check_at_least
 
 _LEAST_SIDE = 8
 """Cells of a grid's side below which there is nothing to cluster."""
@@ -58,11 +58,11 @@ class INSID3Config(MethodConfig):
 
     def __post_init__(self) -> None:
         self.backbone.check_gives((self.level,))
-        if self.rank < 0 or self.clusters < 2 or not 0 < self.threshold < 1 or not self.alpha > 0:
-            raise ValueError(
-                "rank must be 0 or more, clusters 2 or more, threshold in (0, 1) and alpha above 0, got "
-                f"{self.rank}, {self.clusters}, {self.threshold} and {self.alpha}"
-            )
+        check_at_least(self, 0, "rank")
+        check_at_least(self, 2, "clusters")
+        check_above(self, 0, "alpha")
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold must be in (0, 1), got {self.threshold}")
 
 
 def positional_basis(maps: Tensor, rank: int) -> Tensor:
@@ -148,10 +148,9 @@ class WayKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class INSID3State(State):
-    """The cells of each of N ways, and the positional basis (C, r), which the query needs too."""
+    """The cells of each of N ways."""
 
     ways: tuple[WayKeys, ...]
-    basis: Tensor
 
 
 @register_method("insid3", INSID3Config)
@@ -168,6 +167,28 @@ class INSID3(FewShotSegmenter):
 
     config: INSID3Config
     fusions = (AllVectors(),)
+
+    def __init__(self, config: INSID3Config) -> None:
+        super().__init__(config)
+        self._bases: dict[tuple[tuple[int, int], torch.device], Tensor] = {}
+        self.backbone.register_load_state_dict_post_hook(self._forget_bases)  # type: ignore[no-untyped-call]
+
+    def _forget_bases(self, *_: object) -> None:
+        self._bases.clear()
+
+    def basis(self, features: Features) -> Tensor:
+        """The positional basis (C, r) at the images' size, of a grey image.
+
+        It depends on the backbone alone, so that a model computes it once for each size; new weights make it
+        anew.
+        """
+        device = features[self.config.level].device
+        place = (features.image_size, device)
+        if place not in self._bases:
+            with torch.inference_mode(False), torch.no_grad():
+                grey = torch.full((1, 3, *features.image_size), 0.5, device=device)
+                self._bases[place] = positional_basis(self.maps(self.backbone(grey)), self.config.rank)
+        return self._bases[place]
 
     def maps(self, features: Features) -> Tensor:
         """The level's map (n, C, h, w) in float32.
@@ -190,15 +211,14 @@ class INSID3(FewShotSegmenter):
         """Keeps the supports' cells of both classes, without place."""
         self.check_support(support)
         with torch.autocast(support.masks.device.type, enabled=False):
-            grey = torch.full((1, 3, *support.features.image_size), 0.5, device=support.masks.device)
-            basis = positional_basis(self.maps(self.backbone(grey)), self.config.rank)
-            ways = tuple(self._way(support.one_way(j), basis) for j in range(1, support.ways + 1))
+            ways = tuple(self._way(support.one_way(j)) for j in range(1, support.ways + 1))
         present = [way.is_foreground.any(dim=1) for way in ways]
         warn_of_absent(torch.stack([torch.ones_like(present[0]), *present], dim=1))
-        return INSID3State(ways=ways, basis=basis)
+        return INSID3State(ways=ways)
 
-    def _way(self, support: EncodedShots, basis: Tensor) -> WayKeys:
-        maps, masks = without_place(self.maps(support.features), basis), support.masks.flatten(0, 1)
+    def _way(self, support: EncodedShots) -> WayKeys:
+        maps, basis = self.maps(support.features), self.basis(support.features)
+        maps, masks = without_place(maps, basis), support.masks.flatten(0, 1)
         size, shots = (int(maps.shape[-2]), int(maps.shape[-1])), support.shots
         foreground = foreground_cells(masks, size) >= 0.5
         others = ((masks != 1) & (masks != IGNORE)).to(masks.dtype)
@@ -220,17 +240,24 @@ class INSID3(FewShotSegmenter):
 
     def segment(self, query: Features, state: INSID3State) -> Tensor:
         """Clusters every query once, and weighs its clusters for each way."""
-        with torch.autocast(state.basis.device.type, enabled=False):
-            maps = self.maps(query)
+        maps = self.maps(query)
+        with torch.autocast(maps.device.type, enabled=False):
+            clean = unit_cells(without_place(maps, self.basis(query)))
             cluster = cluster_of_cells(maps, self.config.clusters)
-            margins = torch.stack([self._margins(maps, cluster, way, state.basis) for way in state.ways], 1)
+            margins = torch.stack([self._margins(maps, clean, cluster, way) for way in state.ways], dim=1)
         scores = torch.stack([torch.zeros_like(margins), margins], dim=2)
         return resize(scores[:, 0] if len(state.ways) == 1 else one_vs_rest(scores), query.image_size)
 
-    def _margins(self, maps: Tensor, cluster: Tensor, way: WayKeys, basis: Tensor) -> Tensor:
-        """The foreground's log-odds (n, h, w) of n queries under one way."""
+    def _margins(self, maps: Tensor, unit: Tensor, cluster: Tensor, way: WayKeys) -> Tensor:
+        """The foreground's log-odds (n, h, w) of n queries under one way.
+
+        Args:
+            maps: (n, C, h, w), place included.
+            unit: the same without place, cells of unit length.
+            cluster: (n, h * w), of each cell.
+            way: what the supports show.
+        """
         config, of_set = self.config, sets_of_queries(way.vectors, len(maps))
-        unit = unit_cells(without_place(maps, basis))
         candidate = candidates(
             best_match(unit, way.foreground[of_set], way.is_foreground[of_set]),
             best_match(unit, way.background[of_set], way.is_background[of_set]),

@@ -1,5 +1,8 @@
 """INSID3's steps by hand; the contract suite takes it up by its registration."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +111,29 @@ def test_the_masks_are_those_of_the_steps_one_by_one(make_method):
     torch.testing.assert_close((logits[:, 1:] - logits[:, :1]), margins, atol=1e-3, rtol=1e-3)
 
 
+def test_the_grey_image_is_read_once_a_model_and_size_and_again_with_new_weights(make_method):
+    method = make_method(INSID3Config, backbone=VIT, level="layer1", rank=4)
+    read = []
+    method.backbone.register_forward_hook(lambda _module, _images, found: read.append(found.image_size))
+    features = {side: method.extract(torch.rand(1, 3, side, side)) for side in (129, 145)}
+    read.clear()
+    with torch.inference_mode():
+        first = method.basis(features[129])
+    for side in (129, 145, 129, 145):
+        masks = torch.zeros(1, 1, side, side, dtype=torch.uint8)
+        masks[..., :46, 25:80] = 1
+        state = method.encode_support(EncodedShots(features=features[side], masks=masks))
+        method.segment(features[side], state)
+    assert read == [(129, 129), (145, 145)]
+    assert method.basis(features[129]) is first
+    assert not first.is_inference()
+    twin = copy.deepcopy(method)
+    other = make_method(INSID3Config, backbone=replace(VIT, seed=1), level="layer1", rank=4)
+    twin.load_state_dict(other.state_dict())
+    torch.testing.assert_close(twin.basis(features[129]), other.basis(features[129]))
+    assert method.basis(features[129]) is first
+
+
 def test_the_cell_of_a_tiny_object_is_no_background(make_method):
     method = make_method(INSID3Config, backbone=VIT, level="layer1", rank=1)
     masks = torch.zeros(1, 1, 129, 129, dtype=torch.uint8)
@@ -129,7 +155,13 @@ def test_a_small_grid_and_too_many_clusters_are_refused(make_method):
 
 
 def test_numbers_and_levels_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="clusters 2 or more, threshold in"):
-        INSID3Config(clusters=1)
+    for changes, message in (
+        ({"rank": -1}, "rank must be 0 or more, got -1"),
+        ({"clusters": 1}, "clusters must be 2 or more, got 1"),
+        ({"threshold": 1.0}, r"threshold must be in \(0, 1\), got 1.0"),
+        ({"alpha": 0.0}, "alpha must be above 0, got 0.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            INSID3Config(**changes)
     with pytest.raises(ValueError, match=r"reads levels \('layer1',\) and the backbone gives"):
         INSID3Config(level="layer1")
