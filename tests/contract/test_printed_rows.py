@@ -86,7 +86,6 @@ FUSIONS = {  # of five shots
     "PPNet": "all",
     "PGNet": "all",
     "RPMMs": "all",
-    "CRNet": "average",
     "DAN": "all",
     "ASGNet": "all",
 }

@@ -6,6 +6,7 @@ Recipes of a paper state what of it is not known here under "Deviations".
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from fewseg.backbones import BackboneConfig
 from fewseg.data.protocols import (
@@ -92,7 +93,7 @@ CRNET = Variant(
     name="crnet",
     label="CRNet",
     baselines=("canet", "matcher"),
-    printed=(PrintedRow(paper="scl", row="CRNet", table="1", fusion="average"),),
+    printed=(PrintedRow(paper="scl", row="CRNet", table="1", fusion="average", shots=(1,)),),
 )
 DAN = Variant(
     name="dan",
@@ -120,7 +121,25 @@ def _training_of(made: Recipe) -> TrainConfig:
     return made.train
 
 
-_VOTED, _ALL = joined_by(Vote()), joined_by(AllVectors())
+_VOTED, _ALL, _AVERAGED = joined_by(Vote()), joined_by(AllVectors()), joined_by(ScoreAverage())
+
+
+def _as_canet(
+    method: MethodConfig,
+    lines: tuple[Evaluation, ...] = _ALL,
+    *,
+    data: ReadData = pascal,
+    protocol: Protocol = PAPER_SCL,
+) -> Recipe:
+    """A method with the crops, augmentation and schedule of ``pascal_canet_resnet50``."""
+    train = _training_of(pascal_canet_resnet50())
+    return _recipe(method, train, lines, data=data, protocol=protocol, size=train.view.size)
+
+
+def _small_as_canet(method: Any, lines: tuple[Evaluation, ...] = _ALL) -> Recipe:
+    """A method with the sizes of ``voc5i_mini_canet``, at the schedule of ``voc5i_mini_pfenet``."""
+    sizes = replace(method, backbone=trunk(), channels=96, mid_dropout=0.1, head_dropout=0.1)
+    return _recipe(sizes, head_training(), lines)
 
 
 def _hsnet_training(batch: int) -> TrainConfig:
@@ -272,15 +291,13 @@ def pascal_pmms_resnet50() -> Recipe:
 
     Deviations: crops, augmentation and schedule are those of ``pascal_canet_resnet50``; see ``PMMs``.
     """
-    train = _training_of(pascal_canet_resnet50())
-    return _recipe(PMMsConfig(), train, _ALL, data=pascal, protocol=PAPER_SCL, size=train.view.size)
+    return _as_canet(PMMsConfig())
 
 
 @register(PMMS)
 def voc5i_mini_pmms() -> Recipe:
     """PMMs on voc5i-mini: sizes of ``voc5i_mini_canet``, at the schedule of ``voc5i_mini_pfenet``."""
-    method = PMMsConfig(backbone=trunk(), channels=96, mid_dropout=0.1, head_dropout=0.1)
-    return _recipe(method, head_training(), _ALL)
+    return _small_as_canet(PMMsConfig())
 
 
 @register(RPMMS)
@@ -289,8 +306,7 @@ def pascal_rpmms_resnet50() -> Recipe:
 
     Deviations: crops, augmentation and schedule are those of ``pascal_canet_resnet50``; see ``RPMMs``.
     """
-    train = _training_of(pascal_canet_resnet50())
-    return _recipe(RPMMsConfig(), train, _ALL, data=pascal, protocol=PAPER_SCL, size=train.view.size)
+    return _as_canet(RPMMsConfig())
 
 
 @register(RPMMS)
@@ -299,16 +315,13 @@ def coco_rpmms_resnet50() -> Recipe:
 
     Deviations: as ``pascal_rpmms_resnet50``; SD-AANet's protocol.
     """
-    train = _training_of(pascal_canet_resnet50())
-    protocol = replace(PAPER_SDAANET_COCO, fusion="any")
-    return _recipe(RPMMsConfig(), train, _ALL, data=coco, protocol=protocol, size=train.view.size)
+    return _as_canet(RPMMsConfig(), data=coco, protocol=replace(PAPER_SDAANET_COCO, fusion="any"))
 
 
 @register(RPMMS)
 def voc5i_mini_rpmms() -> Recipe:
     """RPMMs on voc5i-mini: sizes and schedule of ``voc5i_mini_pmms``."""
-    method = RPMMsConfig(backbone=trunk(), channels=96, mid_dropout=0.1, head_dropout=0.1)
-    return _recipe(method, head_training(), _ALL)
+    return _small_as_canet(RPMMsConfig())
 
 
 @register(PGNET)
@@ -317,15 +330,13 @@ def pascal_pgnet_resnet50() -> Recipe:
 
     Deviations: crops, augmentation and schedule are those of ``pascal_canet_resnet50``; see ``PGNet``.
     """
-    train = _training_of(pascal_canet_resnet50())
-    return _recipe(PGNetConfig(), train, _ALL, data=pascal, protocol=PAPER_SCL, size=train.view.size)
+    return _as_canet(PGNetConfig())
 
 
 @register(PGNET)
 def voc5i_mini_pgnet() -> Recipe:
     """PGNet on voc5i-mini: sizes of ``voc5i_mini_canet``, at the schedule of ``voc5i_mini_pfenet``."""
-    method = PGNetConfig(backbone=trunk(), channels=96, mid_dropout=0.1, head_dropout=0.1)
-    return _recipe(method, head_training(), _ALL)
+    return _small_as_canet(PGNetConfig())
 
 
 @register(INSID3)
@@ -384,7 +395,10 @@ def _small_bam(base: bool) -> Recipe:
 
 @register(BAM_BASE)
 def voc5i_mini_bam_base() -> Recipe:
-    """The base learner of BAM on voc5i-mini, on layer3 of the frozen trunk; schedule of PFENet."""
+    """The base learner of BAM on voc5i-mini, on layer3 of the frozen trunk; schedule of PFENet.
+
+    Its head alone is trained, where the paper trains a whole network.
+    """
     return _small_bam(base=True)
 
 
@@ -399,24 +413,16 @@ def pascal_crnet_resnet50() -> Recipe:
     """CRNet, ResNet-50, PASCAL-5i: SCL (Zhang et al. 2021), Table 1, row "CRNet".
 
     Deviations: crops, augmentation and schedule are those of ``pascal_canet_resnet50``; several shots are
-    averaged without finetuning, see ``CRNet``.
+    averaged without finetuning, so that the printed score of five shots is no aim of it; see ``CRNet``.
     """
-    train, lines = _training_of(pascal_canet_resnet50()), joined_by(ScoreAverage())
-    return _recipe(CRNetConfig(), train, lines, data=pascal, protocol=PAPER_SCL, size=train.view.size)
+    return _as_canet(CRNetConfig(), _AVERAGED)
 
 
 @register(CRNET)
 def voc5i_mini_crnet() -> Recipe:
     """CRNet on voc5i-mini: sizes of ``voc5i_mini_canet``, at the schedule of ``voc5i_mini_pfenet``."""
-    method = CRNetConfig(
-        backbone=trunk(),
-        channels=96,
-        refinement=Refinement(stop_early=True),
-        history_reset=0.3,
-        mid_dropout=0.1,
-        head_dropout=0.1,
-    )
-    return _recipe(method, head_training(), joined_by(ScoreAverage()))
+    method = CRNetConfig(refinement=Refinement(stop_early=True), history_reset=0.3)
+    return _small_as_canet(method, _AVERAGED)
 
 
 @register(DAN)
@@ -425,8 +431,7 @@ def pascal_dan_resnet101() -> Recipe:
 
     Deviations: crops, augmentation and schedule are those of ``pascal_canet_resnet50``; see ``DAN``.
     """
-    train = _training_of(pascal_canet_resnet50())
-    return _recipe(DANConfig(), train, _ALL, data=pascal, protocol=PAPER_SCL, size=train.view.size)
+    return _as_canet(DANConfig())
 
 
 @register(DAN)
@@ -435,14 +440,10 @@ def coco_dan_resnet101() -> Recipe:
 
     Deviations: as ``pascal_dan_resnet101``.
     """
-    train = _training_of(pascal_canet_resnet50())
-    return _recipe(DANConfig(), train, _ALL, data=coco, protocol=PAPER_SCL, size=train.view.size)
+    return _as_canet(DANConfig(), data=coco)
 
 
 @register(DAN)
 def voc5i_mini_dan() -> Recipe:
-    """DAN on voc5i-mini: layer2 and layer3; sizes and schedule of ``voc5i_mini_pgnet``."""
-    method = DANConfig(
-        backbone=trunk(), mid_levels=("layer2", "layer3"), channels=96, mid_dropout=0.1, head_dropout=0.1
-    )
-    return _recipe(method, head_training(), _ALL)
+    """DAN on voc5i-mini: layer2 and layer3; sizes and schedule of ``voc5i_mini_pmms``."""
+    return _small_as_canet(DANConfig(mid_levels=("layer2", "layer3")))
