@@ -54,9 +54,10 @@ class CrossReference(nn.Module):
 class CRNet(IterativeScorer):
     """Cross-reference, the support's vector beside each query cell, and refinement of the answer.
 
-    Deviations: K shots are averaged, where the paper also finetunes parts of the network on the supports;
-    comparison, refinement and history are CANet's; the layers of the cross-reference, and one head for what
-    both images have, which is used in training alone, are choices of this file.
+    Deviations: K shots are averaged. The paper finetunes parts of the network on them; its abstract does not
+    say which parts, nor how long and how fast, so that this is left out. Comparison, refinement and history
+    are CANet's; the layers of the cross-reference, and one head for what both images have, which is used in
+    training alone, are choices of this file.
     """
 
     config: CRNetConfig
