@@ -83,7 +83,9 @@ class CentrePivotConv4d(nn.Module):
     """A 4D convolution whose kernel is zero but where the query's or the support's offset is the centre.
 
     It is the sum of a 2D convolution over the query's cells and one over the support's, (n, C, h, w, h', w')
-    to (n, D, h, w, h'/s, w'/s). Both run as 3D convolutions of views, so that nothing is copied.
+    to (n, D, h, w, h'/s, w'/s). The first takes the support's cells as a batch; the second is a 3D
+    convolution of a view, so that the large map is not copied, and leaves out what of the kernel meets
+    padding alone.
 
     Source: HSNet (Min et al. 2021), Eq. 6.
     """
@@ -97,15 +99,20 @@ class CentrePivotConv4d(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Applies both to (n, C, h, w, h', w')."""
         pad, stride = self.pad, self.stride
-        strided = maps[..., ::stride, ::stride]
-        query, support = self.query.weight.unsqueeze(4), self.support.weight.unsqueeze(2)
-        over_query = F.conv3d(strided.flatten(4), query, self.query.bias, padding=(pad, pad, 0))
+        planes = maps[..., ::stride, ::stride].permute(0, 4, 5, 1, 2, 3)
+        over_query = F.conv2d(planes.flatten(0, 2), self.query.weight, self.query.bias, padding=pad)
+        reach = min(pad, max(maps.shape[4:]) - 1)
+        inner = slice(pad - reach, pad + reach + 1)
         over_support = F.conv3d(
-            maps.flatten(2, 3), support, self.support.bias, stride=(1, stride, stride), padding=(0, pad, pad)
+            maps.flatten(2, 3),
+            self.support.weight[..., inner, inner].unsqueeze(2),
+            self.support.bias,
+            stride=(1, stride, stride),
+            padding=(0, reach, reach),
         )
-        return over_query.view(*over_query.shape[:4], *strided.shape[4:]) + over_support.view(
-            *over_support.shape[:2], *maps.shape[2:4], *over_support.shape[3:]
-        )
+        summed: Tensor = over_support.unflatten(2, maps.shape[2:4])
+        summed = summed + over_query.unflatten(0, planes.shape[:3]).permute(0, 3, 4, 5, 1, 2)
+        return summed
 
 
 def _sequence(widths: Sequence[int], kernels: Sequence[int], strides: Sequence[int]) -> nn.Sequential:

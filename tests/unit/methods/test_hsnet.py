@@ -1,5 +1,6 @@
 """HSNet's parts by hand; the contract suite and the recipes' tests take it up by its registration."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -23,24 +24,29 @@ def hsnet():
         return HSNetConfig(backbone=backbone, channels=8).build().eval()
 
 
-def test_a_centre_pivot_convolution_is_a_4d_one_with_a_sparse_kernel():
+@pytest.mark.parametrize(
+    ("kernel", "stride", "grid"),
+    [(3, 2, (6, 5)), (5, 4, (5, 9)), (5, 4, (2, 2)), (5, 1, (1, 3)), (3, 1, (1, 1))],
+)
+def test_a_centre_pivot_convolution_is_a_4d_one_with_a_sparse_kernel(kernel, stride, grid):
     torch.manual_seed(0)
-    conv = CentrePivotConv4d(2, 3, 3, stride=2)
-    maps = torch.rand(1, 2, 4, 5, 6, 5)
+    conv, pad = CentrePivotConv4d(2, 3, kernel, stride), kernel // 2
+    maps = torch.rand(2, 2, 4, 5, *grid)
     found = conv(maps)
-    assert found.shape == (1, 3, 4, 5, 3, 3)
-    padded = F.pad(maps, (1, 1) * 4)
+    assert found.shape == (2, 3, 4, 5, *(-(-side // stride) for side in grid))
+    padded = F.pad(maps, (pad, pad) * 4)
     over_query, over_support = conv.query.weight, conv.support.weight
-    for i, j, k, m in ((0, 0, 0, 0), (1, 2, 1, 1), (3, 4, 2, 2)):
+    for n, i, j, k, m in itertools.product(
+        (0, 1), (0, 3), (1, 4), {0, found.shape[4] - 1}, {0, found.shape[5] - 1}
+    ):
         expected = conv.query.bias + conv.support.bias
-        for a in range(3):
-            for b in range(3):
-                pivoted = padded[0, :, i + a, j + b, 2 * k + 1, 2 * m + 1]
-                expected = expected + over_query[:, :, a, b] @ pivoted
-                expected = (
-                    expected + over_support[:, :, a, b] @ padded[0, :, i + 1, j + 1, 2 * k + a, 2 * m + b]
-                )
-        torch.testing.assert_close(found[0, :, i, j, k, m], expected)
+        up, left = stride * k, stride * m
+        for a in range(kernel):
+            for b in range(kernel):
+                pivoted = padded[n, :, i + a, j + b, up + pad, left + pad]
+                beside = padded[n, :, i + pad, j + pad, up + a, left + b]
+                expected = expected + over_query[:, :, a, b] @ pivoted + over_support[:, :, a, b] @ beside
+        torch.testing.assert_close(found[n, :, i, j, k, m], expected)
 
 
 def test_every_block_is_correlated_with_the_supports_foreground_alone(hsnet, shots):
