@@ -75,7 +75,7 @@ def _unpack(content: bytes, root: Path, limits: Limits) -> None:
     most = _MOST_UNPACKED * limits.upload_bytes
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            files = [info for info in archive.infolist() if not info.is_dir()]
+            files = [info for info in archive.infolist() if not info.filename.endswith("/")]
             if len(files) > _MOST_FILES or sum(info.file_size for info in files) > most:
                 raise DataError(
                     f"an archive may hold {_MOST_FILES} files and {most / MIB:.0f} MiB, this one is larger: "
@@ -84,7 +84,7 @@ def _unpack(content: bytes, root: Path, limits: Limits) -> None:
             for info in files:
                 parts = PurePosixPath(info.filename).parts
                 hidden = any(part.startswith((".", "/", "__MACOSX")) or "\\" in part for part in parts)
-                if not hidden:
+                if parts and not hidden:
                     archive.extract(info, root)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, LZMAError) as error:
         raise DataError(f"the archive cannot be unpacked ({error}): pack it again as a plain ZIP") from error

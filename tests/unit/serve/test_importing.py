@@ -87,6 +87,14 @@ def test_pictures_that_come_with_masks_are_added_and_predict(page):
     assert page.state()["classes"] == []
 
 
+def test_an_entry_of_an_archive_without_a_name_is_left_out(page):
+    image, mask = picture(0)
+    page.image(image, "one.png")
+    content = archive(nameless=b"lost", **{"one.png": png(mask * 255)})
+    found = import_masks(page, content.replace(b"nameless", b"\0ameless")).json()
+    assert found["count"] == 1
+
+
 @pytest.mark.parametrize("names", [("one.png",), ("rust/one.png", "moss/one.png"), ("masks/one.png",)])
 def test_masks_alone_find_the_images_of_their_names(page, names):
     image, mask = picture(0)
