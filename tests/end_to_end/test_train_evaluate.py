@@ -15,7 +15,7 @@ from fewseg.backbones import ScaledBackbone
 from fewseg.cli import main
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.transforms import EvalView
-from fewseg.engine import results
+from fewseg.engine import results, train
 from fewseg.engine.batches import CachedBatches
 from fewseg.engine.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from fewseg.engine.evaluate import Evaluator, Line
@@ -25,6 +25,7 @@ from fewseg.inference.model import load_model
 from fewseg.inference.options import ModelOptions
 from fewseg.methods.canet import Refinement
 from fewseg.methods.fusion import CrossGuided
+from fewseg.methods.pfenet import PFENet
 from fewseg.methods.scl import SCLCANetConfig
 from fewseg.ops.files import folder_alone
 from fewseg.recipes import evaluation
@@ -255,6 +256,21 @@ def test_results_say_what_novel_pixels_were_in_training(recipes, tmp_path):
         "ignored",
         False,
     )
+
+
+def test_a_collapsed_training_is_named_in_the_result_file(recipes, tmp_path, monkeypatch):
+    sizes, losses = iter([4.0, 3.0, 0.03, 0.02]), PFENet.training_losses
+
+    def shrinking(self, episodes):
+        return replace(losses(self, episodes), watched={"prototype_length": torch.tensor(next(sizes))})
+
+    monkeypatch.setattr(PFENet, "training_losses", shrinking)
+    monkeypatch.setattr(train, "_LOG_EVERY", 1)
+    assert main(["train", "tiny_pfenet", "--quiet", "--train.validate-every", "0"]) == 0
+    assert main(["evaluate", PFENET, "--quiet", "--shots", "1"]) == 0
+    (name,) = result_names()
+    watched = RunResult.load(tmp_path / "results" / name).training["watched"]
+    assert watched["collapsed"] == {"prototype_length": 3}
 
 
 def test_fresh_views_and_a_trained_seed_of_its_own_go_the_same_way(recipes, tmp_path):

@@ -48,8 +48,7 @@ class PrototypeScore:
 
     def kept(self, features: Features, masks: Tensor) -> dict[str, Tensor]:
         """The prototypes (n, 2, C) of n shots, background first, of masks (n, H, W)."""
-        pooled = pool_prototypes(features[self.level], masks.unsqueeze(1), (1,))
-        return {"prototypes": self.metric.start(pooled.vectors)}
+        return {"prototypes": pool_prototypes(features[self.level], masks.unsqueeze(1), (1,)).vectors}
 
     def query_maps(self, features: Features) -> dict[str, Tensor]:
         """The queries' cells (n, C, h, w), of unit length."""
@@ -90,7 +89,7 @@ class CombinedConfig(SCLPFENetConfig):
     """The combined model's parts and sizes; see ``SCLPFENetConfig`` for the fields that are not listed.
 
     Each part is left out by its own null object, the self-guided vectors by
-    ``SelfGuided(vectors=("initial",), losses=())``.
+    ``SelfGuided(vectors=("initial",), losses=("first",))``.
 
     Attributes:
         attention: SD-AANet's affinity attention, one more channel for the decoder, or none.

@@ -184,9 +184,19 @@ def made_as(run: RunResult) -> dict[str, Any]:
     method = {name: value for name, value in run.config.get("method", {}).items() if name != "fusion"}
     if "backbone" in method:
         method["backbone"] = {**method["backbone"], "weights": None}
-    entries = {"fusion": run.config.get("fusion", run.fusion), "size": run.sizes_text, "method": method}
     train, no_matter = run.training.get("config", {}), ("seed", "save_every", "workers")
-    return entries | {f"train.{name}": value for name, value in train.items() if name not in no_matter}
+    train = {name: value for name, value in train.items() if name not in no_matter}
+    parts = {"fusion": run.config.get("fusion", run.fusion), "method": method, "train": train}
+    return flatten({"size": run.sizes_text, **parts})
+
+
+def flatten(entry: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flattens nested mappings, with keys joined by dots; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in entry.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
 
 
 def entries_that_differ(what: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -224,7 +234,8 @@ def without_conflicts(results: Results) -> tuple[Results, list[str]]:
             f"different class splits of {first.dataset} fold {first.fold} cannot share a table; left out "
             + ", ".join(named)
         )
-    for _, group in frame.groupby([*TABLE, *(name for name in ROW if name != "train_seed")], sort=False):
+    trainings = [*TABLE, *(name for name in ROW if name != "train_seed")]
+    for _, group in frame.groupby(trainings, sort=False, dropna=False):
         made = {key: made_as(results.runs[key]) for key in group.index}
         kinds = Counter(json.dumps(each, sort_keys=True) for each in made.values()).most_common(2)
         if len(kinds) == 1:

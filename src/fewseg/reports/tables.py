@@ -26,6 +26,7 @@ from fewseg.reports.frame import (
     Gain,
     Results,
     by_test_alone,
+    flatten,
     fold_tables,
     gains,
     load_results,
@@ -271,18 +272,9 @@ def trained_with(run: RunResult) -> dict[str, Any]:
 
 def _in_common(entries: Sequence[Mapping[str, Any]]) -> str:
     """The values that all folds share, as "steps 100, view.size 241"."""
-    flat = [_flatten(entry) for entry in entries]
+    flat = [flatten(entry) for entry in entries]
     shared = {key: value for key, value in flat[0].items() if all(f.get(key) == value for f in flat)}
     return ", ".join(f"{key} {value}" for key, value in shared.items()) or "not recorded"
-
-
-def _flatten(entry: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens nested mappings, with keys joined by dots; lists stay values."""
-    flat: dict[str, Any] = {}
-    for key, value in entry.items():
-        name = f"{prefix}{key}"
-        flat |= _flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat
 
 
 def spread_line(run: RunResult) -> str:

@@ -13,7 +13,7 @@ from fewseg.recipes.registry import recipe, variant
 LESS = {
     "no_attention": {"attention": NoAttention()},
     "no_prototypes": {"prototypes": NoPrototypeScore()},
-    "no_self_guidance": {"self_guided": SelfGuided(vectors=("initial",), losses=())},
+    "no_self_guidance": {"self_guided": SelfGuided(vectors=("initial",), losses=("first",))},
 }
 
 
