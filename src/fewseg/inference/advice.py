@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean, median
+from dataclasses import dataclass
+from statistics import median
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ Verdict = Literal["good", "check", "bad"]
 _GOOD, _LOW = 0.75, 0.5  # least expected IoU or quality of a good mask, and of one to check
 _NEXT = 3  # images that are proposed for annotation
 _LEAST, _SHARE = 20, 0.25  # they are chosen from this many of the least certain images, or this share of all
-_LOOKS = 1000  # least certain images whose features are kept: some kilobytes each
+_LOOKS = 1000  # least certain images that are kept, with their features: some kilobytes each
 _LARGE = 1.5  # an image is large from this many sides of the network's input on
 
 
@@ -31,17 +32,17 @@ def verdict(score: float) -> Verdict:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Judged:
-    """A labelled image: its name, quality, scores of the classes on it, mean feature and longer side."""
+    """A labelled image: its name, quality and mean feature."""
 
     name: str
     score: float
-    classes: dict[str, float]
-    look: Tensor | None
-    side: int
+    look: Tensor
 
 
 class RunSummary:
     """Collects the results of a run; images without a quality are left out.
+
+    Its size does not grow with the number of images.
 
     Args:
         session: the session that labels the images.
@@ -49,44 +50,47 @@ class RunSummary:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._by_name: dict[str, _Judged] = {}
-        self._looks: dict[str, float] = {}  # name to score of the images whose look is kept
+        self._judged: dict[str, _Judged] = {}  # the least certain images
+        self._others = 0  # images that are more certain
+        self._scores: dict[str, list[float]] = {}  # class to the sum of its scores, and of how many images
+        self._sides: Counter[int] = Counter()  # longer sides
 
     def add(self, name: str, image: EncodedImage, segmentation: Segmentation) -> None:
         """Adds a labelled image."""
         if segmentation.quality is None:
             return
-        scores = {
-            k: segmentation.quality.classes[k].score
-            for j, k in enumerate(segmentation.classes)
-            if bool((segmentation.margins[j] > 0).any())
-        }
-        score, side = segmentation.quality.score, max(image.size)
-        self._by_name[name] = _Judged(name=name, score=score, classes=scores, look=_look(image), side=side)
-        self._looks[name] = score
-        if len(self._looks) > 2 * _LOOKS:
-            ranked = sorted(self._looks, key=self._looks.__getitem__)
-            for old in ranked[_LOOKS:]:
-                self._by_name[old] = replace(self._by_name[old], look=None)
-            self._looks = {name: self._looks[name] for name in ranked[:_LOOKS]}
+        for j, kind in enumerate(segmentation.classes):
+            if bool((segmentation.margins[j] > 0).any()):
+                sums = self._scores.setdefault(kind, [0.0, 0])
+                sums[0] += segmentation.quality.classes[kind].score
+                sums[1] += 1
+        self._sides[max(image.size)] += 1
+        self._judged[name] = _Judged(name=name, score=segmentation.quality.score, look=_look(image))
+        if len(self._judged) > 2 * _LOOKS:
+            ranked = self._ranked()
+            self._others += len(ranked[_LOOKS:])
+            self._judged = {image.name: image for image in ranked[:_LOOKS]}
+
+    def _ranked(self) -> list[_Judged]:
+        return sorted(self._judged.values(), key=lambda image: image.score)
 
     @property
     def lines(self) -> tuple[str, ...]:
         """Sentences for a user: the quality of each class, and what to do where it is poor."""
         choice, lines, low = self._session.choice, [], []
         for name in self._session.supports.classes:
-            scores = [image.classes[name] for image in self._by_name.values() if name in image.classes]
+            total, count = self._scores.get(name, (0.0, 0))
             iou = None if choice is None else choice.classes[name].iou
             parts = [] if iou is None else [f"expected IoU {iou:.2f}"]
-            if scores:
-                parts.append(f"mean quality {fmean(scores):.2f} on {len(scores)} images")
+            if count:
+                parts.append(f"mean quality {total / count:.2f} on {count} images")
             if parts:
                 lines.append(f"{name}: {', '.join(parts)}")
-            if (iou is not None and iou < _LOW) or (scores and fmean(scores) < _LOW):
+            if (iou is not None and iou < _LOW) or (count and total / count < _LOW):
                 low.append(name)
         if low:
             lines.append(f"low: {', '.join(low)}; look at the masks before using them")
-            if self._by_name:
+            if self._judged:
                 lines.append(
                     f"annotate next, the most different of the least certain: {', '.join(self.next())}"
                 )
@@ -95,11 +99,11 @@ class RunSummary:
 
     def next(self, but: Collection[str] = ()) -> list[str]:
         """Images whose annotation helps most: uncertain, and unlike the supports and each other."""
-        pool = [image for image in self._by_name.values() if image.name not in but]
-        pool = sorted(pool, key=lambda image: image.score)[: max(_LEAST, round(_SHARE * len(pool)))]
+        pool = [image for image in self._ranked() if image.name not in but]
+        pool = pool[: max(_LEAST, round(_SHARE * (len(pool) + self._others)))]
         seen = [_look(support.image) for support in self._session.supports.images]
         chosen: list[str] = []
-        looks = {image.name: (image.score, image.look) for image in pool if image.look is not None}
+        looks = {image.name: (image.score, image.look) for image in pool[:_LOOKS]}
         while looks and len(chosen) < _NEXT:
             known = torch.stack(seen)
             gains = {k: (1 - score) * (1 - float((known @ look).max())) for k, (score, look) in looks.items()}
@@ -113,7 +117,7 @@ class RunSummary:
         size = self._session.model.size
         if self._session.choice is None:
             return "--model auto, which chooses the method by your examples"
-        if self._by_name and median(image.side for image in self._by_name.values()) >= _LARGE * size:
+        if self._sides and median(self._sides.elements()) >= _LARGE * size:
             return f"--tiles {size}, for small things in large images"
         return f"--size {round(_LARGE * size / 8) * 8 + 1}, which shows more detail and takes twice as long"
 
