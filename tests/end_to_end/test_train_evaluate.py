@@ -33,6 +33,7 @@ from fewseg.recipes import evaluation as recipe_run
 from fewseg.recipes.options import EvaluateOptions
 from fewseg.recipes.registry import RECIPES
 from fewseg.recipes.resolve import build_method
+from fewseg.recipes.run import precision_of
 
 PFENET, SCL = "runs/tiny_pfenet-fold0-seed0/best.safetensors", "runs/tiny_scl-fold0-seed0/best.safetensors"
 
@@ -302,6 +303,7 @@ def test_a_checkpoint_with_its_own_backbone_is_evaluated_with_that_backbone(
         EvaluateOptions(what="imported.safetensors", recipe="tiny_pfenet", fold=0, shots=(1,), quiet=True)
     )
     found = load_counts("results/tiny_pfenet-fold0-seed0-1shot-average.json")
+    precision = precision_of(recipe)  # bf16 where the machine does it well
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     data = read(0)
     trunk = method.backbone.to(dtype)
