@@ -204,11 +204,14 @@ class FeatureStore:
                 os.utime(self.folder / _USED)
                 return used
         except OSError as error:
-            self._warn(
-                f"the feature cache {self.folder} cannot be used ({error}). Free some space or set "
-                "FEWSEG_CACHE to a folder that can be written"
-            )
+            self._warn_of(error)
             return None
+
+    def _warn_of(self, error: OSError) -> None:
+        self._warn(
+            f"the feature cache {self.folder} cannot be written ({error}). Free some space or set "
+            "FEWSEG_CACHE to a folder that can be written"
+        )
 
     def _warn(self, why: str) -> None:
         if not self._warned:
@@ -221,7 +224,8 @@ class FeatureStore:
         """Computes the missing rows of images, of all views by default; processes share the work."""
         chosen = range(len(self.views)) if views is None else views
         if self._used is not None:
-            os.utime(self.folder / _USED)
+            with suppress(OSError):  # of a disk that turned read-only, or a folder that is gone
+                os.utime(self.folder / _USED)
         todo = self._missing([(id, v) for id in ids for v in chosen])
         if not todo:
             return
@@ -247,7 +251,13 @@ class FeatureStore:
         if self._used is None or not hasattr(os, "lockf"):  # Windows has none: one process at a time there
             yield list(rows)
             return
-        with (self.folder / _CLAIMS).open("r+b", buffering=0) as file:  # closing it gives all claims back
+        try:
+            file = (self.folder / _CLAIMS).open("r+b", buffering=0)
+        except OSError as error:
+            self._warn_of(error)
+            yield list(rows)
+            return
+        with file:  # closing it gives all claims back
             mine = []
             for row in rows:
                 file.seek(row)
@@ -295,16 +305,13 @@ class FeatureStore:
     def _write(self, row: int, tensors: Mapping[str, Tensor], left: int) -> None:
         """Writes a row; where the budget or the disk has no room for it, it stays in memory."""
         data = save(dict(tensors), {_CRC: str(_crc(tensors))})
-        if self._used is not None and self._fits(_blocks(len(data)), left):
-            try:
+        try:
+            if self._used is not None and self._fits(_blocks(len(data)), left):
                 atomic_write_bytes(self._file(row), data, durable=False)
                 self._checked.add(row)
                 return
-            except OSError as error:
-                self._warn(
-                    f"the disk of the feature cache {self.folder} is full ({error}). Free some space or set "
-                    "FEWSEG_CACHE to a folder on another disk"
-                )
+        except OSError as error:
+            self._warn_of(error)
         self._memory[row] = {name: tensor.clone() for name, tensor in tensors.items()}
 
     def _fits(self, size: int, left: int) -> bool:

@@ -50,6 +50,25 @@ def test_the_budget_is_a_limit_and_what_does_not_fit_stays_in_memory(
     assert torch.equal(store.labels(ids[-1:]), store.view(ids[-1], 0)[1][None])
 
 
+@pytest.mark.parametrize("turned", ["claims", "room", "gone"])
+def test_a_cache_that_turns_read_only_or_goes_leaves_memory_with_a_warning(
+    make_store, backbone, data, monkeypatch, caplog, turned
+):
+    store, ids = make_store(), data.source.ids[:3]
+    store.ensure(ids[:1], progress=False)
+    if turned == "gone":
+        shutil.rmtree(store.folder)
+    elif turned == "claims":
+        monkeypatch.setattr("pathlib.Path.open", _no_space)
+    else:
+        monkeypatch.setattr(features, "_locked", _no_space)
+    store.ensure(ids, progress=False)
+    assert [m for m in caplog.messages if "stay in memory" in m and "cannot be written" in m]
+    monkeypatch.undo()
+    direct = backbone(torch.stack([store.view(id, 1)[0] for id in ids]))
+    torch.testing.assert_close(store.features(ids, 1)["layer3"], direct["layer3"], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("broken", ["place", "folder", "full"])
 def test_a_cache_that_cannot_be_used_leaves_memory_with_a_warning(
     make_store, backbone, data, tmp_path, monkeypatch, caplog, broken
@@ -64,7 +83,7 @@ def test_a_cache_that_cannot_be_used_leaves_memory_with_a_warning(
     else:  # a disk that is full when the store is opened
         monkeypatch.setattr("pathlib.Path.touch", _no_space)
     store, ids = make_store(folder=place), data.source.ids[:3]
-    assert [m for m in caplog.messages if "stay in memory" in m and "cannot be used" in m]
+    assert [m for m in caplog.messages if "stay in memory" in m and "cannot be written" in m]
     with pytest.raises(ValueError, match="were not computed"):
         store.features(ids)
     store.ensure(ids, progress=False)
