@@ -818,7 +818,7 @@ def disks(name: str, seed: int, inputs: Path, folder: Path, times: int = 3) -> d
     else:
         found, seconds = undisturbed(name, inputs, folder)
         WANTED.setdefault(name, found)
-        used = sum(f.stat().st_size for f in (folder / f"{name}-undisturbed").rglob("*") if f.is_file())
+        used = sum(f.stat().st_size for f in (folder / f"{name}-undisturbed/out").rglob("*") if f.is_file())
     wrong: list[str] = []
     turned = 0
     for k, kind in enumerate([*["full"] * times, "read-only", *["turning read-only"] * times]):
