@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,24 @@ def lose(folder: Path, processes: int) -> None:
         print(f"{done}, the counts of one process", flush=True)  # noqa: T201
 
 
+def leave_early(folder: Path) -> None:
+    """The leading process of two is killed before the other joins it."""
+    other = folder / "rank1.txt"
+    if "LOCAL_RANK" in os.environ:
+        other.write_text(str(os.getpid()))
+        while os.getppid() == int(os.environ["FEWSEG_LEADER"]):
+            time.sleep(0.05)
+    else:
+
+        def end() -> None:
+            while not other.exists():
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        threading.Thread(target=end).start()
+    launch_ranks(2)
+
+
 def leave(folder: Path) -> None:
     """The leading process of two is killed while the other has much to do."""
     executor = launch_ranks(2)
@@ -171,5 +190,7 @@ def train(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    work = {"evaluate": evaluate, "leave": leave, "lose": lose, "train": train}[sys.argv[1]]
+    work = {"evaluate": evaluate, "leave": leave, "leave_early": leave_early, "lose": lose, "train": train}[
+        sys.argv[1]
+    ]
     work(Path(sys.argv[2]), *map(int, sys.argv[3:]))

@@ -50,8 +50,9 @@ def test_a_killed_process_ends_the_run_and_the_same_command_goes_on_where_it_was
         assert f" {32 - kept} shards computed, the counts of one process" in printed
 
 
-def test_no_process_stays_when_the_leading_one_is_killed(tmp_path):
-    assert started("leave", tmp_path).returncode == -signal.SIGKILL
+@pytest.mark.parametrize("moment", ["leave", "leave_early"])
+def test_no_process_stays_when_the_leading_one_is_killed(tmp_path, moment):
+    assert started(moment, tmp_path).returncode == -signal.SIGKILL
     other = Path("/proc") / (tmp_path / "rank1.txt").read_text()
     for _ in range(300):
         if not other.exists() or "State:\tZ" in (other / "status").read_text():

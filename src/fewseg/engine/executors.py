@@ -283,14 +283,13 @@ class DistributedRanks(Executor):
 def launch(fabric: Fabric) -> None:
     """Starts the further processes of a Fabric; each ends with the one that started it.
 
-    In a collective they would wait for one that was killed, for half an hour.
+    They would wait for one that was killed for half an hour, to join it or in a collective.
     """
     if os.environ.get("LOCAL_RANK", "0") == "0":
         os.environ[_LEADER] = str(os.getpid())
+    elif leader := os.environ.get(_LEADER):
+        Thread(target=_end_with, args=(int(leader),), daemon=True).start()
     fabric.launch()
-    leader = int(os.environ.get(_LEADER, "0"))
-    if leader not in (0, os.getpid()):
-        Thread(target=_end_with, args=(leader,), daemon=True).start()
 
 
 _LEADER = "FEWSEG_LEADER"  # the process that starts others, which pass the environment on
