@@ -191,12 +191,12 @@ def evaluate_ray(inputs: Path, out: Path) -> None:
     evaluate(inputs, out, "--ray-workers", "2")
 
 
-def on_cluster(work: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
-    """The work on a Ray cluster that runs already, and goes on after it."""
+def on_cluster(act: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+    """A work on a Ray cluster that runs already, and goes on after it."""
 
     def joined(inputs: Path, out: Path) -> None:
         os.environ["RAY_ADDRESS"] = CLUSTER.address
-        work(inputs, out)
+        act(inputs, out)
 
     return joined
 

@@ -385,7 +385,7 @@ def _check_keys(content: Any, expected: Mapping[str, str], where: str) -> None:
         too_large = isinstance(value, int) and abs(value) >= 2**63
         if not isinstance(value, types) or isinstance(value, bool) or too_large:
             names = " or ".join(t.__name__ for t in types)
-            raise ValueError(f"{where}: {key} is {content[key]!r:.60} and must be {names}: evaluate again")
+            raise ValueError(f"{where}: {key} is {value!r:.60} and must be {names}: evaluate again")
 
 
 def _check_fractions(values: Sequence[Any], where: str) -> None:

@@ -42,7 +42,7 @@ class _Judged:
 class RunSummary:
     """Collects the results of a run; images without a quality are left out.
 
-    Its size does not grow with the number of images.
+    It holds the least certain images alone, so that its size does not grow with their number.
 
     Args:
         session: the session that labels the images.
@@ -52,7 +52,8 @@ class RunSummary:
         self._session = session
         self._judged: dict[str, _Judged] = {}  # the least certain images
         self._others = 0  # images that are more certain
-        self._scores: dict[str, list[float]] = {}  # class to the sum of its scores, and of how many images
+        self._shown: Counter[str] = Counter()  # class to the images that show it
+        self._scores: dict[str, float] = {}  # class to the sum of its scores on them
         self._sides: Counter[int] = Counter()  # longer sides
 
     def add(self, name: str, image: EncodedImage, segmentation: Segmentation) -> None:
@@ -61,9 +62,9 @@ class RunSummary:
             return
         for j, kind in enumerate(segmentation.classes):
             if bool((segmentation.margins[j] > 0).any()):
-                sums = self._scores.setdefault(kind, [0.0, 0])
-                sums[0] += segmentation.quality.classes[kind].score
-                sums[1] += 1
+                self._shown[kind] += 1
+                score = segmentation.quality.classes[kind].score
+                self._scores[kind] = self._scores.get(kind, 0.0) + score
         self._sides[max(image.size)] += 1
         self._judged[name] = _Judged(name=name, score=segmentation.quality.score, look=_look(image))
         if len(self._judged) > 2 * _LOOKS:
@@ -79,14 +80,15 @@ class RunSummary:
         """Sentences for a user: the quality of each class, and what to do where it is poor."""
         choice, lines, low = self._session.choice, [], []
         for name in self._session.supports.classes:
-            total, count = self._scores.get(name, (0.0, 0))
+            count = self._shown[name]
+            mean = self._scores[name] / count if count else None
             iou = None if choice is None else choice.classes[name].iou
             parts = [] if iou is None else [f"expected IoU {iou:.2f}"]
-            if count:
-                parts.append(f"mean quality {total / count:.2f} on {count} images")
+            if mean is not None:
+                parts.append(f"mean quality {mean:.2f} on {count} images")
             if parts:
                 lines.append(f"{name}: {', '.join(parts)}")
-            if (iou is not None and iou < _LOW) or (count and total / count < _LOW):
+            if (iou is not None and iou < _LOW) or (mean is not None and mean < _LOW):
                 low.append(name)
         if low:
             lines.append(f"low: {', '.join(low)}; look at the masks before using them")

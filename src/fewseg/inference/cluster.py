@@ -73,7 +73,8 @@ def label_on_ray(options: LabelOptions) -> RunReport:
     segmenter, expected = segmenter_of(options)
     record = _record(out)
     if segmenter.value_range is None:
-        some = [_known(*place) for place in evenly(list(images.values()))]  # labelling reports what is absent
+        # labelling names what is absent
+        some = [_bytes_of(*place) for place in evenly(list(images.values()))]
         segmenter.learn_range([content for content in some if content], range_before(record))
     session = segmenter.session()
     options = replace(options, run=replace(options.run, formats=options.ray_format))
@@ -247,7 +248,7 @@ def _content(name: str, place: str, path: str) -> bytes:
     return content
 
 
-def _known(place: str, path: str) -> bytes | None:
+def _bytes_of(place: str, path: str) -> bytes | None:
     """The bytes of a file, where there is one."""
     try:
         return read_bytes(place, path, _MOST_BYTES)
@@ -257,7 +258,7 @@ def _known(place: str, path: str) -> bytes | None:
 
 def _record(out: str) -> bytes | None:
     """The file of a run, where there is one."""
-    return _known(out, f"{opened(out)[1]}/{RUN_FILE}")
+    return _bytes_of(out, f"{opened(out)[1]}/{RUN_FILE}")
 
 
 @contextmanager
