@@ -357,9 +357,7 @@ class Evaluator:
     ) -> LineQuestions:
         """The questions of episodes, each once."""
         fusion, sizes = how.fusion or self.method.fusion, how.sizes or (self.store.size,)
-        if not self.method.accepts(fusion):
-            kinds = ", ".join(f.kind for f in self.method.fusions)
-            raise ValueError(f"{type(self.method).__name__} cannot use {fusion.kind!r}; it can use {kinds}")
+        self.method.fusion_named(fusion.kind)
         if not set(sizes) <= set(self.stores) or len(set(sizes)) != len(sizes):
             raise ValueError(
                 f"sizes must be different ones of {sorted(self.stores)}, those of the stores, got {sizes}"

@@ -19,7 +19,7 @@ from fewseg.engine.config_json import config_from_json
 from fewseg.engine.environment import precision_on
 from fewseg.engine.results import as_json
 from fewseg.errors import first_line
-from fewseg.inference.model import Model, Tiles, Whole, use_fusion
+from fewseg.inference.model import Model, Tiles, Whole
 from fewseg.inference.supports import SupportSet, precision_of_supports, save_supports
 from fewseg.methods.registry import method_name
 from fewseg.ops.files import atomic_write_text, parse_json, temporary_folder
@@ -130,7 +130,7 @@ def load(
     settings = _settings(folder / SETTINGS)
     method, about = load_checkpoint(folder / MODEL)
     try:
-        use_fusion(method, settings["fusion"])
+        method.fusion = method.fusion_named(settings["fusion"])
     except ValueError as error:
         raise DataError(f"{folder / SETTINGS}: {error}") from error
     target = torch.device(device) if device is not None else best_device()

@@ -409,7 +409,7 @@ def load_model(
             f"auto, or auto:RECIPE such as auto:{AUTO_RECIPE}"
         )
     if options.fusion is not None:
-        use_fusion(method, options.fusion)
+        method.fusion = method.fusion_named(options.fusion)
     target = torch.device(device) if device is not None else best_device()
     method = method.to(target).to(memory_format=torch.channels_last)
     size = options.size or _usual_size(resolved)
@@ -428,18 +428,6 @@ def load_model(
         refine=refine,
         about=resolved.about,
     )
-
-
-def use_fusion(method: FewShotSegmenter, kind: str) -> None:
-    """Joins several supports by one of the fusions that a method has."""
-    if kind == method.fusion.kind:
-        return
-    fusions = {fusion.kind: fusion for fusion in method.fusions}
-    if kind not in fusions:
-        raise ValueError(
-            f"{type(method).__name__} cannot use the fusion {kind!r}: choose one of {', '.join(fusions)}"
-        )
-    method.fusion = fusions[kind]
 
 
 def _loaded(name: str, options: ModelOptions) -> tuple[Resolved, FewShotSegmenter]:

@@ -164,15 +164,20 @@ class FewShotSegmenter(nn.Module, ABC):
                 f"the support masks hold {sorted(unknown)[:5]}; with {support.ways} ways they "
                 f"must hold 0 .. {support.ways} and {IGNORE}: give way_of, the way of each support image"
             )
-        if not self.accepts(self.fusion):
-            kinds = ", ".join(fusion.kind for fusion in self.fusions)
-            raise ValueError(
-                f"{type(self).__name__} cannot use the fusion {self.fusion.kind!r}; it can use {kinds}"
-            )
+        self.fusion_named(self.fusion.kind)
 
-    def accepts(self, fusion: Fusion) -> bool:
-        """Whether the method can use a fusion."""
-        return isinstance(fusion, tuple(map(type, self.fusions)))
+    def fusion_named(self, kind: str) -> Fusion:
+        """Returns the method's fusion of a kind: the present one where it is of the kind, else the default.
+
+        Raises:
+            ValueError: the method has no fusion of the kind.
+        """
+        fusions = {fusion.kind: fusion for fusion in self.fusions}
+        if kind not in fusions:
+            raise ValueError(
+                f"{type(self).__name__} cannot use the fusion {kind!r}: choose one of {', '.join(fusions)}"
+            )
+        return self.fusion if self.fusion.kind == kind else fusions[kind]
 
     def encode_episodes(self, episodes: ImageEpisodes) -> EncodedEpisodes:
         """Runs supports and queries of B episodes through the backbone together.

@@ -29,7 +29,6 @@ from fewseg.engine.executors import Executor, RayWorkers, SingleProcess, launch_
 from fewseg.engine.results import RunResult, as_json, digest
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.canet import IterativeConfig
-from fewseg.methods.fusion import Fusion
 from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.ops.files import check_writable, one_process
 from fewseg.recipes.options import EvaluateOptions
@@ -380,12 +379,7 @@ def _lines(
     ways, shots = ((recorded.ways,), (recorded.shots,)) if recorded else (options.ways, options.shots)
     fusion = method.fusion
     listed = [replace(e, fusion=fusion) if e.fusion == type(fusion)() else e for e in chosen.evaluations]
-    kinds: dict[str, Fusion] = {f.kind: f for f in (*method.fusions, fusion)}
-    unknown = [name for name in options.fusion if name not in kinds]
-    if unknown:
-        raise ValueError(
-            f"{type(method).__name__} cannot use {', '.join(unknown)}: give --fusion {', '.join(kinds)}"
-        )
+    wanted = [method.fusion_named(name) for name in options.fusion]
     target = options.on or "query"
     one_target = options.on is not None or bool(options.fusion)
     targets = [target] if one_target else list(dict.fromkeys(e.on for e in listed))
@@ -394,12 +388,12 @@ def _lines(
         ways or sorted({e.ways for e in listed}), shots or sorted({e.shots for e in listed}), targets
     ):
         same = [e for e in listed if (e.ways, e.shots, e.on) == (n, k, on)]
-        fusions: list[Fusion] = []
-        if options.fusion:
-            fusions = [kinds[name] for name in options.fusion]
-        elif same:
+        fusions = wanted
+        if not wanted and same:
             lines += same
-        elif (ways or shots or options.on) and on == target:  # fused as the recipe fuses K shots
+        elif (
+            not wanted and (ways or shots or options.on) and on == target
+        ):  # fused as the recipe fuses K shots
             alike = [e for e in listed if e.shots == k and e.on == "query"] or listed
             fusions = list(dict.fromkeys(e.fusion for e in alike))
         lines += [Evaluation(ways=n, shots=k, fusion=f, on=on) for f in fusions]

@@ -427,9 +427,9 @@ def test_settings_that_make_no_sense_are_refused(evaluator, wrong):
 
 
 def test_a_fusion_that_the_method_cannot_use_is_refused(pairs, evaluator, sampler):
-    with pytest.raises(ValueError, match="Matcher cannot use 'cross-guided'; it can use mean, iterative"):
+    with pytest.raises(ValueError, match="Matcher cannot use the fusion 'cross-guided': choose one of"):
         run(evaluator, sampler(2), CrossGuided())
-    with pytest.raises(ValueError, match="PairMatcher cannot use 'iterative'; it can use mean, average"):
+    with pytest.raises(ValueError, match="PairMatcher cannot use the fusion 'iterative': choose one of"):
         run(pairs, sampler(2), IterativeInference())
 
 

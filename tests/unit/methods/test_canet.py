@@ -77,7 +77,7 @@ def test_a_method_without_attention_refuses_the_fusion_that_needs_it(make, pfene
     for method in (make(), pfenet):
         method.fusion = ShotAttention()
         with pytest.raises(
-            ValueError, match=f"{type(method).__name__} cannot use the fusion 'attention'; it can"
+            ValueError, match=f"{type(method).__name__} cannot use the fusion 'attention': choose"
         ):
             method.encode_support(encode(method, *shots(1, 2)))
 

@@ -125,7 +125,7 @@ def test_a_line_of_the_recipe_that_has_settings_of_its_own_keeps_them():
 
 def test_a_fusion_that_the_method_cannot_use_is_reported_with_those_it_can():
     with pytest.raises(
-        ValueError, match="Method cannot use cross-guided, average: give --fusion mean, iterative"
+        ValueError, match="Method cannot use the fusion 'cross-guided': choose one of mean, iterative"
     ):
         lines(fusions=["mean", "cross-guided", "average"])
 
