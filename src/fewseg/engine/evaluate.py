@@ -357,7 +357,7 @@ class Evaluator:
     ) -> LineQuestions:
         """The questions of episodes, each once."""
         fusion, sizes = how.fusion or self.method.fusion, how.sizes or (self.store.size,)
-        self.method.fusion_named(fusion.kind)
+        self.method.fusion_named(fusion.kind)  # a ValueError where it has none
         if not set(sizes) <= set(self.stores) or len(set(sizes)) != len(sizes):
             raise ValueError(
                 f"sizes must be different ones of {sorted(self.stores)}, those of the stores, got {sizes}"

@@ -268,7 +268,10 @@ class _Trials:
 def sampled(
     items: Sequence[T], classes: Sequence[str], shows: Callable[[T, str], bool], most: int
 ) -> list[T]:
-    """At most so many of the items, evenly spaced, and equally many of each class."""
+    """At most so many of the items, evenly spaced and equally many of each class, but one of each at least.
+
+    With more classes than ``most`` there are more items than that: no class may be lost.
+    """
     if len(items) <= most:
         return list(items)
     groups = [[i for i, item in enumerate(items) if shows(item, name)] for name in classes]

@@ -477,6 +477,11 @@ def _most_supports(model: Model, images: Sequence[AnnotatedImage]) -> int:
     return max(1, _SUPPORT_BYTES // largest.nbytes)
 
 
+def _shows(image: AnnotatedImage, name: str) -> bool:
+    """Whether a class is marked on an image; a mask may be empty."""
+    return name in image.masks and bool((image.masks[name] == 1).any())
+
+
 def segmenter_with_supports(
     model: ModelOptions,
     support: Path,
@@ -502,10 +507,11 @@ def segmenter_with_supports(
         most = MOST_IMAGES if loaded.chooses else _most_supports(loaded, images)
         text = "%d of the %d annotated images are taken, evenly spaced: %s"
         why = "name a recipe to use more" if loaded.chooses else "the features of all would fill the memory"
-        if len(images) > most:
-            logger.warning(text, most, len(images), why)
         classes = list(dict.fromkeys(name for image in images for name in image.masks))
-        images = sampled(images, classes, lambda image, name: name in image.masks, most)
+        taken = sampled(images, classes, _shows, most)
+        if len(taken) < len(images):
+            logger.warning(text, len(taken), len(images), why)
+        images = taken
     ready = loaded if convert is None else convert(loaded)
     segmenter = Segmenter(ready, max_pixels=read.max_pixels, value_range=read.value_range)
     if is_saved:

@@ -164,7 +164,7 @@ class FewShotSegmenter(nn.Module, ABC):
                 f"the support masks hold {sorted(unknown)[:5]}; with {support.ways} ways they "
                 f"must hold 0 .. {support.ways} and {IGNORE}: give way_of, the way of each support image"
             )
-        self.fusion_named(self.fusion.kind)
+        self.fusion_named(self.fusion.kind)  # a ValueError where it has none
 
     def fusion_named(self, kind: str) -> Fusion:
         """Returns the method's fusion of a kind: the present one where it is of the kind, else the default.

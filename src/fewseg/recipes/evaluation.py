@@ -391,9 +391,8 @@ def _lines(
         fusions = wanted
         if not wanted and same:
             lines += same
-        elif (
-            not wanted and (ways or shots or options.on) and on == target
-        ):  # fused as the recipe fuses K shots
+        elif not wanted and (ways or shots or options.on) and on == target:
+            # fused as the recipe fuses K shots
             alike = [e for e in listed if e.shots == k and e.on == "query"] or listed
             fusions = list(dict.fromkeys(e.fusion for e in alike))
         lines += [Evaluation(ways=n, shots=k, fusion=f, on=on) for f in fusions]

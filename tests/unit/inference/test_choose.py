@@ -251,6 +251,8 @@ def test_many_examples_are_sampled_with_some_of_each_class():
     assert kept[0] == (0, "a")
     few = list(enumerate("ab"))
     assert sampled(few, ("a", "b"), lambda item, name: item[1] == name, 2) == few
+    many = list(enumerate("aabbccdd"))
+    assert sampled(many, "abcd", lambda item, name: item[1] == name, 3) == many[::2]
 
 
 def test_a_choice_is_json_and_the_same_each_time():

@@ -576,6 +576,20 @@ def test_annotated_images_whose_features_would_fill_the_memory_are_sampled_with_
     assert f"{shots} of the 7 annotated images are taken, evenly spaced: the features of all would" in text
 
 
+def test_the_one_image_that_shows_a_class_is_taken_and_the_note_counts_those_that_are(
+    place, run, monkeypatch
+):
+    for k in range(7):
+        write(place / f"sup/images/{k}.png", picture(k)[0])
+        write(place / f"sup/masks/{k}.png", picture(k)[1] * (k == 6))
+    monkeypatch.setattr(segmenter, "MOST_IMAGES", 4)
+    monkeypatch.setattr(segmenter, "_most_supports", lambda *_: 4)
+    status, text = run()
+    assert status == 0, text
+    assert json.loads((place / "out/run.json").read_text())["shots"] == {"object": 1}
+    assert "3 of the 7 annotated images are taken" in text
+
+
 def test_features_that_are_not_finite_are_reported_of_supports_and_of_single_images(place, run, monkeypatch):
     def broken(self, pixels):
         ready = step_of(self, pixels)
