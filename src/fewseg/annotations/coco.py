@@ -180,7 +180,7 @@ def fill_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
 
 
 def iter_coco(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
-    """Yields the images of a file: a lone bbox is a weak mask, a crowd 255, no annotation a negative."""
+    """Yields the images of a file: a lone bbox is filled, a crowd is 255, no annotation a negative."""
     assumed: Counter[str] = Counter()
     file = parse_coco(_with_whole_ids(value, assumed), path)
     for id, image in file.images.items():
@@ -192,7 +192,7 @@ def iter_coco(value: Any, path: Path, finder: ImageFinder, options: ReadOptions)
             canvas = Canvas(size)
             for k, annotation in file.annotations.get(id, ()):
                 _draw(annotation, file.categories, canvas, assumed, f"{path}, annotation {k}")
-            yield AnnotatedImage(image=photo, size=size, masks=canvas.masks(), weak=canvas.weak())
+            yield AnnotatedImage(image=photo, size=size, masks=canvas.masks())
         except DataError as error:
             yield Problem(str(image.get("file_name", id)), error)
     for what, count in (+assumed).items():
@@ -231,11 +231,11 @@ def _draw(
     where: str,
 ) -> None:
     shape = shape_of(annotation, categories, canvas.size, where, assumed)
-    weak = not annotation.get("segmentation")
-    if not weak and shape.empty:
+    boxed = not annotation.get("segmentation")
+    if not boxed and shape.empty:
         raise DataError(f"{where}: its polygons must have x, y of 3 points or more, got fewer: draw it again")
-    region = _box(annotation, canvas.size, where) if weak else shape.draw(canvas.size)
-    canvas.add("__ignore__" if annotation.get("iscrowd") else categories[shape.category], region, weak=weak)
+    region = _box(annotation, canvas.size, where) if boxed else shape.draw(canvas.size)
+    canvas.add("__ignore__" if annotation.get("iscrowd") else categories[shape.category], region)
 
 
 @dataclass(frozen=True, eq=False)

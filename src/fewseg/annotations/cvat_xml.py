@@ -41,7 +41,7 @@ def iter_cvat_folder(root: Path, options: ReadOptions) -> Items:
 
 
 def iter_cvat_xml(path: Path, options: ReadOptions) -> Items:
-    """Yields the annotated images of a file; boxes are weak masks, polylines and points scribbles."""
+    """Yields the annotated images of a file; boxes are filled, polylines and points scribbles."""
     try:
         root: Element = fromstring(read_annotations(path), forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError, RecursionError) as error:
@@ -69,7 +69,7 @@ def iter_cvat_xml(path: Path, options: ReadOptions) -> Items:
             annotated = (_number(image, "height", where), _number(image, "width", where))
             check_annotated_size(where, size, (int(annotated[0]), int(annotated[1])))
             canvas = _drawn(((shape.get("label"), shape) for shape in shapes), size, options, where)
-            yield AnnotatedImage(image=photo, size=size, masks=canvas.masks(), weak=canvas.weak())
+            yield AnnotatedImage(image=photo, size=size, masks=canvas.masks())
         except DataError as error:
             yield Problem(where, error)
     warn_of_left_out(path, left_out, "have no shape (one with a tag is a negative)")
@@ -106,7 +106,7 @@ def _video(root: Element, path: Path, finder: ImageFinder, options: ReadOptions)
                         "both must be of one size: give the frames that were annotated"
                     )
             canvas = _drawn(frames[frame], size, options, where)
-            yield AnnotatedImage(image=photo, size=size, masks=canvas.masks(), weak=canvas.weak())
+            yield AnnotatedImage(image=photo, size=size, masks=canvas.masks())
         except DataError as error:
             yield Problem(where, error)
     missing = [f"frame {frame}" for frame in sorted(frames) if frame not in photos]
@@ -122,8 +122,8 @@ def _drawn(
         place = f"{where}, shape {k}"
         if not label:
             raise DataError(f"{place} must have a label, got none: {_FOLLOW}")
-        weak, scribble = shape.tag == "box", shape.tag in ("polyline", "points")
-        canvas.add(label, _region(shape, size, options, place), weak=weak, scribble=scribble)
+        scribble = shape.tag in ("polyline", "points")
+        canvas.add(label, _region(shape, size, options, place), scribble=scribble)
     return canvas
 
 

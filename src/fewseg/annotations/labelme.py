@@ -45,7 +45,7 @@ def is_labelme(value: object) -> bool:
 
 
 def iter_labelme(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
-    """Yields the one image of a file; rectangles are weak masks, lines and points scribbles."""
+    """Yields the one image of a file; rectangles are filled, lines and points scribbles."""
     try:
         image = finder.find(field(value, "imagePath", str, str(path)), str(path))
         size = image_size(image, options.max_pixels)
@@ -59,8 +59,8 @@ def iter_labelme(value: Any, path: Path, finder: ImageFinder, options: ReadOptio
             label = field(shape, "label", str, where)
             if not label:
                 raise DataError(f"{where} must have a label, got an empty one: name it in LabelMe")
-            canvas.add(label, region, weak=kind == "rectangle", scribble=kind in _STROKES)
-        yield AnnotatedImage(image=image, size=size, masks=canvas.masks(), weak=canvas.weak())
+            canvas.add(label, region, scribble=kind in _STROKES)
+        yield AnnotatedImage(image=image, size=size, masks=canvas.masks())
     except DataError as error:
         yield Problem(str(path), error)
 

@@ -169,11 +169,10 @@ class Canvas:
         self.size = size
         self._regions: dict[str, Region] = {}
         self._scribbled: set[str] = set()
-        self._weak: set[str] = set()
         self._background = np.zeros(size, dtype=np.bool_)
         self._ignored = np.zeros(size, dtype=np.bool_)
 
-    def add(self, label: str, region: Region, weak: bool = False, scribble: bool = False) -> None:
+    def add(self, label: str, region: Region, scribble: bool = False) -> None:
         """Adds a shape."""
         if label in BACKGROUND_NAMES:
             self._background |= region
@@ -184,8 +183,6 @@ class Canvas:
             self._regions[label] = region if known is None else known | region
             if scribble:
                 self._scribbled.add(label)
-            if weak or scribble:
-                self._weak.add(label)
 
     def masks(self) -> Mapping[str, Mask]:
         """Returns class -> (H, W) uint8 in {0, 1, 255}; classes without a foreground pixel too."""
@@ -202,10 +199,6 @@ class Canvas:
             mask[region] = 1
             masks[label] = mask
         return masks
-
-    def weak(self) -> frozenset[str]:
-        """Returns the classes with a rectangle or a scribble."""
-        return frozenset(self._weak)
 
 
 Loop = list[tuple[float, float]]

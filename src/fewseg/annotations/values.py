@@ -28,7 +28,6 @@ class AnnotatedImage:
     image: Path
     size: tuple[int, int]  # (H, W), EXIF orientation applied
     masks: Mapping[str, Mask]
-    weak: frozenset[str] = frozenset()  # classes whose mask comes, in part, from rectangles or scribbles
 
 
 @dataclass(frozen=True)

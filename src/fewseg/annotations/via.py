@@ -47,7 +47,7 @@ def is_via(value: object) -> bool:
 
 
 def iter_via(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
-    """Yields the annotated images; rectangles are weak masks, polylines and points scribbles."""
+    """Yields the annotated images; rectangles are filled, polylines and points scribbles."""
     via3 = all(key in value for key in _VIA3)
     entries: Mapping[str, Any] = _via3_entries(value, path) if via3 else value.get(_PROJECT, value)
     attribute = _class_attribute(entries, path)
@@ -64,14 +64,9 @@ def iter_via(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) 
             image = finder.find(field(entry, "filename", str, where), where)
             canvas = Canvas(image_size(image, options.max_pixels))
             for k, region in enumerate(regions):
-                _draw(
-                    typed(region, dict, f"{where}, region {k}"),
-                    attribute,
-                    canvas,
-                    options,
-                    f"{where}, region {k}",
-                )
-            yield AnnotatedImage(image=image, size=canvas.size, masks=canvas.masks(), weak=canvas.weak())
+                place = f"{where}, region {k}"
+                _draw(typed(region, dict, place), attribute, canvas, options, place)
+            yield AnnotatedImage(image=image, size=canvas.size, masks=canvas.masks())
         except DataError as error:
             yield Problem(where, error)
     warn_of_left_out(path, left_out, "have no region")
@@ -187,7 +182,7 @@ def _draw(
             f"{where} covers no pixel of its image: give the image that was annotated, or remove it"
         )
     for label in labels:
-        canvas.add(label, drawn, weak=kind == "rect", scribble=kind in ("polyline", "point"))
+        canvas.add(label, drawn, scribble=kind in ("polyline", "point"))
 
 
 def _region(

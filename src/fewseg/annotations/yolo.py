@@ -36,7 +36,7 @@ def is_yolo(root: Path) -> bool:
 
 
 def iter_yolo(root: Path, options: ReadOptions, description: Path | None = None) -> Items:
-    """Yields the images that have a label file, which is empty for a negative; a box is a weak mask."""
+    """Yields the images that have a label file, which is empty for a negative; a box is filled."""
     described = (root / "data.yaml", *sorted(root.glob("*.y*ml")))
     description = description or next((f for f in described if f.is_file()), None)
     folders = {labels: labels.with_name("images") for labels in _label_folders(root)}
@@ -58,7 +58,7 @@ def iter_yolo(root: Path, options: ReadOptions, description: Path | None = None)
                 canvas = Canvas(size)
                 for number, line in enumerate(read_annotations(file).decode("utf-8-sig").splitlines(), 1):
                     _draw(line, names, canvas, f"{file}, line {number}")
-                yield AnnotatedImage(image=image, size=size, masks=canvas.masks(), weak=canvas.weak())
+                yield AnnotatedImage(image=image, size=size, masks=canvas.masks())
             except DataError as error:
                 yield Problem(str(file), error)
             except UnicodeDecodeError:
@@ -154,9 +154,7 @@ def _draw(line: str, names: Mapping[int, str], canvas: Canvas, where: str) -> No
     points = values * np.tile((width, height), len(values) // 2)
     if len(values) == 4:
         x, y, wide, tall = points.tolist()
-        canvas.add(
-            names[int(first)], rectangle(x - wide / 2, y - tall / 2, wide, tall, canvas.size), weak=True
-        )
+        canvas.add(names[int(first)], rectangle(x - wide / 2, y - tall / 2, wide, tall, canvas.size))
     else:
         canvas.add(names[int(first)], fill_polygons([points], canvas.size))
 

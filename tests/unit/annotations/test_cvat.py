@@ -47,7 +47,7 @@ def test_colours_are_those_of_the_list_of_labels(tmp_path, masked, mode, images)
     image = masked(mask, images=images)
     masked(coloured(NUMBERS * 0), "a/negative", images)
     negative, found = sorted(read_supports(tmp_path), key=lambda item: item.image.stem != "negative")
-    assert (found.image, found.size, found.weak) == (image, (2, 4), frozenset())
+    assert (found.image, found.size) == (image, (2, 4))
     masks = {name: mask.tolist() for name, mask in found.masks.items()}
     assert masks == {"rust: é": [[0, 1, 1, 0], [0, 0, 255, 0]], "crack": [[0, 0, 0, 1], [0, 0, 255, 1]]}
     assert negative.masks == {}
@@ -165,8 +165,8 @@ DOTS = stroke([(5, 5)], 6, SIZE) | stroke([(30.5, 20)], 6, SIZE)
             coco_mask.decode(coco_mask.frPyObjects([POLYGON], *SIZE))[..., 0],
             "exact",
         ),
-        ('box xtl="5" ytl="6.4" xbr="25" ybr="17"', rectangle(5, 6.4, 20, 10.6, SIZE), "weak"),
-        ('box xtl="11" ytl="8" xbr="19" ybr="12" rotation="90"', polygon(TURNED, SIZE), "weak"),
+        ('box xtl="5" ytl="6.4" xbr="25" ybr="17"', rectangle(5, 6.4, 20, 10.6, SIZE), "exact"),
+        ('box xtl="11" ytl="8" xbr="19" ybr="12" rotation="90"', polygon(TURNED, SIZE), "exact"),
         ('ellipse cx="20" cy="15" rx="12" ry="4" rotation="30"', ellipse(20, 15, 12, 4, SIZE, 30), "exact"),
         (
             f'mask rle="{runs(PIECE)}" left="20" top="4" width="9" height="7"',
@@ -187,7 +187,6 @@ def test_each_shape_of_the_xml(tmp_path, write_image, shape, mask, kind):
     assert found.image == tmp_path / "images" / "a é.png"
     expected = np.where(np.asarray(mask) > 0, 1, 255 if kind == "scribble" else 0)
     assert np.array_equal(found.masks["rust"], expected)
-    assert found.weak == (frozenset() if kind == "exact" else {"rust"})
 
 
 def test_an_image_without_shapes_is_left_out_unless_it_has_a_tag(tmp_path, write_image, caplog):
@@ -279,7 +278,6 @@ def test_the_tracks_of_a_video_are_read_frame_by_frame(tmp_path, write_image, ca
         filled = coco_mask.decode(coco_mask.frPyObjects([corners], *SIZE))[..., 0]
         assert np.array_equal(own.masks["rust"], filled)
     assert np.array_equal(third.masks["dent"], rectangle(1, 2, 8, 6, SIZE))
-    assert (first.weak, third.weak) == (frozenset(), {"dent"})
     (message,) = caplog.messages
     assert "1 images of annotated frames do not exist and are left out, the first is frame 1" in message
 

@@ -70,7 +70,6 @@ def test_coco_polygons_are_filled_as_pycocotools_does(tmp_path, write_json):
     polygons = [[x for point in TRIANGLE for x in point], [30, 20, 39, 20, 39, 29.5]]
     found = one(tmp_path, write_json, coco({"segmentation": polygons}))
     assert np.array_equal(found.masks["rust"], theirs(polygons))
-    assert found.weak == frozenset()
 
 
 @pytest.mark.parametrize("counts", [encode_coco(MASK)["counts"], uncompressed(MASK)], ids=["text", "list"])
@@ -127,11 +126,10 @@ def test_a_coco_id_as_text_and_as_number_is_one_id(tmp_path, write_json):
         read_supports(write_json(tmp_path / "a.json", value))
 
 
-def test_a_coco_box_is_weak_a_crowd_is_ignored_and_no_annotation_is_a_negative(tmp_path, write_json):
+def test_a_coco_box_is_filled_a_crowd_is_ignored_and_no_annotation_is_a_negative(tmp_path, write_json):
     crowd = {"segmentation": {"size": [30, 40], "counts": [0, 60, 1140]}, "iscrowd": 1}
     box = {"segmentation": [], "bbox": [4, 5, 6, 7], "category_id": 5}
     found = one(tmp_path, write_json, coco({"segmentation": encode_coco(MASK)}, box, crowd))
-    assert found.weak == {"crack"}
     assert found.masks["crack"][:, 2:].tolist() == rectangle(4, 5, 6, 7, SIZE)[:, 2:].astype(int).tolist()
     assert (found.masks["crack"][:, :2] == 255).all()
     assert np.array_equal(found.masks["rust"][:, 2:], MASK[:, 2:])
@@ -145,23 +143,21 @@ def png_text(mask):
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected", "weak"),
+    ("shape", "expected"),
     [
-        ({}, polygon([tuple(p) for p in TRIANGLE], SIZE), False),
-        ({"shape_type": None}, polygon([tuple(p) for p in TRIANGLE], SIZE), False),
-        ({"shape_type": "rectangle", "points": [[20, 12], [3, 25]]}, rectangle(3, 12, 17, 13, SIZE), True),
-        ({"shape_type": "circle", "points": [[20, 15], [23, 19]]}, ellipse(20, 15, 5, 5, SIZE), False),
+        ({}, polygon([tuple(p) for p in TRIANGLE], SIZE)),
+        ({"shape_type": None}, polygon([tuple(p) for p in TRIANGLE], SIZE)),
+        ({"shape_type": "rectangle", "points": [[20, 12], [3, 25]]}, rectangle(3, 12, 17, 13, SIZE)),
+        ({"shape_type": "circle", "points": [[20, 15], [23, 19]]}, ellipse(20, 15, 5, 5, SIZE)),
         (
             {"shape_type": "mask", "points": [[5, 6], [24, 25]], "mask": png_text(MASK[6:26, 5:25])},
             np.pad(MASK[6:26, 5:25], ((6, 4), (5, 15))) == 1,
-            False,
         ),
     ],
 )
-def test_labelme_regions(tmp_path, write_json, shape, expected, weak):
+def test_labelme_regions(tmp_path, write_json, shape, expected):
     found = one(tmp_path, write_json, labelme(shape))
     assert np.array_equal(found.masks["rust"], expected.astype(np.uint8))
-    assert found.weak == ({"rust"} if weak else frozenset())
 
 
 @pytest.mark.parametrize(
@@ -172,7 +168,6 @@ def test_lines_and_points_of_labelme_and_key_points_are_scribbles(tmp_path, writ
     found = one(tmp_path, write_json, labelme({"shape_type": kind, "points": points}), stroke=4.0)
     drawn = stroke([tuple(p) for p in points], 4, SIZE)
     assert np.array_equal(found.masks["rust"], np.where(drawn, 1, 255))
-    assert found.weak == {"rust"}
     key_point = studio(region({"x": 50, "y": 50, "width": 0.5}, "keypointlabels"))
     found = one(tmp_path, write_json, key_point, stroke=6)
     assert np.array_equal(found.masks["rust"], np.where(stroke([(20, 15)], 6, SIZE), 1, 255))
@@ -200,34 +195,30 @@ def turned(x, y, w, h, degrees):
 
 
 @pytest.mark.parametrize(
-    ("value", "kind", "expected", "weak"),
+    ("value", "kind", "expected"),
     [
-        ({"format": "rle", "rle": encode_brush(MASK)}, "brushlabels", MASK == 1, 0),
+        ({"format": "rle", "rle": encode_brush(MASK)}, "brushlabels", MASK == 1),
         (
             {"points": [[10, 10], [90, 20], [30, 95]]},
             "polygonlabels",
             polygon([(4, 3), (36, 6), (12, 28.5)], SIZE),
-            0,
         ),
-        ({"x": 25, "y": 10, "width": 50, "height": 30}, "rectanglelabels", rectangle(10, 3, 20, 9, SIZE), 1),
+        ({"x": 25, "y": 10, "width": 50, "height": 30}, "rectanglelabels", rectangle(10, 3, 20, 9, SIZE)),
         (
             {"x": 50, "y": 10, "width": 40, "height": 30, "rotation": 40},
             "rectanglelabels",
             polygon(turned(20, 3, 16, 9, 40), SIZE),
-            1,
         ),
         (
             {"x": 50, "y": 50, "radiusX": 25, "radiusY": 20, "rotation": 10},
             "ellipselabels",
             ellipse(20, 15, 10, 6, SIZE, 10),
-            0,
         ),
     ],
 )
-def test_label_studio_shapes_are_in_percent(tmp_path, write_json, value, kind, expected, weak):
+def test_label_studio_shapes_are_in_percent(tmp_path, write_json, value, kind, expected):
     found = one(tmp_path, write_json, studio(region(value, kind)))
     assert np.array_equal(found.masks["rust"], expected.astype(np.uint8))
-    assert found.weak == ({"rust"} if weak else frozenset())
 
 
 def test_of_label_studios_annotations_the_latest_counts_whatever_its_place(tmp_path, write_json):
@@ -426,7 +417,6 @@ def test_label_studios_json_min_is_read_as_its_json(tmp_path, write_json):
     expected = one(tmp_path, write_json, studio(*full))
     row = minimal(*values, quality="good", annotation_id=3, created_at="2024-01-01T00:00:00Z")
     found = one(tmp_path, write_json, [row])
-    assert found.weak == expected.weak == {"box"}
     assert set(found.masks) == set(expected.masks) == {"rust", "crack", "box"}
     for name, mask in expected.masks.items():
         assert np.array_equal(found.masks[name], mask)

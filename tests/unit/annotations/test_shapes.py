@@ -153,9 +153,8 @@ def test_simplified_outlines_keep_an_iou_of_95_percent_above_400_pixels(name):
 def test_regions_of_a_class_are_joined_and_the_rest_is_background():
     canvas = Canvas((1, 4))
     canvas.add("a", np.array([[True, False, False, False]]))
-    canvas.add("a", np.array([[False, False, True, False]]), weak=True)
+    canvas.add("a", np.array([[False, False, True, False]]))
     assert canvas.masks()["a"].tolist() == [[1, 0, 1, 0]]
-    assert canvas.weak() == {"a"}
 
 
 def test_around_a_scribble_nothing_is_known_but_where_something_else_is():
@@ -168,4 +167,3 @@ def test_around_a_scribble_nothing_is_known_but_where_something_else_is():
     assert masks["a"].tolist() == [[1, 255, 0, 255, 0, 255]]
     assert masks["b"].tolist() == [[0, 1, 0, 255, 1, 0]]
     assert set(masks) == {"a", "b"}
-    assert canvas.weak() == {"a"}

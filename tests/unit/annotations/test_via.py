@@ -46,7 +46,7 @@ def test_polygons_are_read_from_each_form_of_the_file(tmp_path, write_json, capl
         else value
     )
     (found,) = read_supports(write_json(tmp_path / "via.json", value))
-    assert (found.image, found.size, found.weak) == (tmp_path / "images" / "a é.png", SIZE, frozenset())
+    assert (found.image, found.size) == (tmp_path / "images" / "a é.png", SIZE)
     assert set(found.masks) == {"rust", "crack"}
     for mask in found.masks.values():
         assert np.array_equal(mask, FILLED)
@@ -57,7 +57,7 @@ def test_polygons_are_read_from_each_form_of_the_file(tmp_path, write_json, capl
 @pytest.mark.parametrize(
     ("shape", "drawn", "kind"),
     [
-        ({"name": "rect", "x": 5, "y": 6, "width": 20, "height": 11}, rectangle(5, 6, 20, 11, SIZE), "weak"),
+        ({"name": "rect", "x": 5, "y": 6, "width": 20, "height": 11}, rectangle(5, 6, 20, 11, SIZE), "exact"),
         ({"name": "circle", "cx": 20, "cy": 15, "r": 7.5}, ellipse(20, 15, 7.5, 7.5, SIZE), "exact"),
         ({"name": "ellipse", "cx": 20, "cy": 15, "rx": 12, "ry": 4}, ellipse(20, 15, 12, 4, SIZE), "exact"),
         (
@@ -73,7 +73,6 @@ def test_each_shape(tmp_path, write_json, shape, drawn, kind):
     value = annotations(a=[region(shape, label="rust", occluded="no")])
     (found,) = read_supports(write_json(tmp_path / "via.json", value), ReadOptions(stroke=6))
     assert np.array_equal(found.masks["rust"], np.where(drawn, 1, 255 if kind == "scribble" else 0))
-    assert found.weak == (frozenset() if kind == "exact" else {"rust"})
 
 
 def test_regions_without_attributes_are_of_the_class_of_the_options_with_a_warning(
@@ -139,25 +138,24 @@ RADIO = {"aname": "class", "type": 3, "options": {"0": "rust", "1": "crack"}}
 
 
 @pytest.mark.parametrize(
-    ("xy", "drawn", "kind"),
+    ("xy", "drawn"),
     [
-        ([7, 3, 2, 35.5, 8, 12, 28], FILLED, ""),
-        ([2, 5, 6, 20, 11], rectangle(5, 6, 20, 11, SIZE), "weak"),
-        ([8, 5, 9, 12, 6, 25, 10, 13, 17], rectangle(5, 6, 20, 11, SIZE), "weak"),
-        ([3, 20, 15, 8], ellipse(20, 15, 8, 8, SIZE), ""),
-        ([4, 20, 15, 12, 6], ellipse(20, 15, 12, 6, SIZE), ""),
-        ([1, 20, 15], stroke([(20, 15)], 10, SIZE), "scribble"),
-        ([5, 4, 5, 30, 20], stroke([(4, 5), (30, 20)], 10, SIZE), "scribble"),
-        ([6, 4, 5, 30, 20, 10, 25], stroke([(4, 5), (30, 20), (10, 25)], 10, SIZE), "scribble"),
+        ([7, 3, 2, 35.5, 8, 12, 28], FILLED),
+        ([2, 5, 6, 20, 11], rectangle(5, 6, 20, 11, SIZE)),
+        ([8, 5, 9, 12, 6, 25, 10, 13, 17], rectangle(5, 6, 20, 11, SIZE)),
+        ([3, 20, 15, 8], ellipse(20, 15, 8, 8, SIZE)),
+        ([4, 20, 15, 12, 6], ellipse(20, 15, 12, 6, SIZE)),
+        ([1, 20, 15], stroke([(20, 15)], 10, SIZE)),
+        ([5, 4, 5, 30, 20], stroke([(4, 5), (30, 20)], 10, SIZE)),
+        ([6, 4, 5, 30, 20, 10, 25], stroke([(4, 5), (30, 20), (10, 25)], 10, SIZE)),
     ],
 )
-def test_each_shape_of_a_project_of_via_3(tmp_path, write_json, xy, drawn, kind):
+def test_each_shape_of_a_project_of_via_3(tmp_path, write_json, xy, drawn):
     value = project3(("1", xy, {"1": "1"}), ("1", [], {"2": "a caption"}), _1=RADIO)
     (found,) = read_supports(write_json(tmp_path / "via.json", value))
     assert found.image.name == "a é.png"
     assert set(found.masks) == {"crack"}
     assert np.array_equal(found.masks["crack"] == 1, drawn == 1)
-    assert found.weak == ({"crack"} if kind else frozenset())
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_polygons_are_filled_as_pycocotools_does(tmp_path, label, names, labels,
     label(name="empty", labels=labels)
     for given in (tmp_path, tmp_path / "data.yaml"):
         negative, found = sorted(read_supports(given), key=lambda item: item.image.stem != "empty")
-        assert (found.image, found.size, found.weak) == (image, SIZE, frozenset())
+        assert (found.image, found.size) == (image, SIZE)
         triangle = drawn(0.1, 0.2, 0.95, 0.3, 0.4, 0.9)
         square = drawn(0, 0, 0.5, 0, 0.5, 0.5, 0, 0.5)
         assert np.array_equal(found.masks["crack"], triangle)
@@ -54,13 +54,12 @@ def test_polygons_are_filled_as_pycocotools_does(tmp_path, label, names, labels,
         assert negative.masks == {}
 
 
-def test_a_box_is_weak_and_names_may_be_in_a_list_of_classes(tmp_path, label):
+def test_a_box_is_filled_and_names_may_be_in_a_list_of_classes(tmp_path, label):
     (tmp_path / "classes.txt").write_text("rust\ncrack\n")
     (tmp_path / "notes.json").write_text("{}")  # as Label Studio's export has it
     label("1 0.5 0.5 0.25 0.5")
     (found,) = read_supports(tmp_path)
     assert np.array_equal(found.masks["crack"], rectangle(30, 10, 20, 20, SIZE))
-    assert found.weak == {"crack"}
 
 
 def test_images_without_labels_are_left_out_with_a_warning(tmp_path, label, write_image, caplog):
