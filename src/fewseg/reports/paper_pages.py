@@ -196,7 +196,7 @@ def _section(
 
     printed_on = DATASET_NAMES[table.layout.dataset]
     columns = [Column(block="", heading="Method", words=True)]
-    columns += [Column(block="", heading=mark, words=True, detail=True) for mark in layout.marks]
+    columns += [Column(block="", heading=mark, words=True, detail=True) for mark in table.layout.marks]
     columns += [
         Column(block="", heading="Backbone", words=True, detail=True),
         *numbers(f"printed, {printed_on}", "printed"),

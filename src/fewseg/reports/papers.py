@@ -24,6 +24,7 @@ from fewseg.reports.published import (
     SectionLayout,
     TableLayout,
     layouts,
+    printed_in,
 )
 
 SCORE_NAMES: dict[PrintedScore, str] = {
@@ -131,7 +132,7 @@ def paper_tables(results: Results, *, only: Sequence[TableLayout] | None = None)
 def _table(layout: TableLayout, ours: Ours, problems: tuple[str, ...]) -> PaperTable:
     mini = layout.dataset == "pascal-5i" and any(dataset == MINI for dataset, _ in ours)
     datasets = (layout.dataset, MINI) if mini else (layout.dataset,)
-    values = layout.values
+    values = printed_in(layout.paper, layout.number)
     sections = []
     for section in layout.sections:
         named = {row.name: row for row in section.rows}

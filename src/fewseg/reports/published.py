@@ -1,11 +1,10 @@
 """What the papers print: the values of their tables, in percent, and how the tables are laid out.
 
-``published.csv`` has one value a line: paper, table, row, backbone, dataset, shots, column (fold0 .. fold3,
-mean, fb_iou, dice_fold0 .. dice_fold3, dice), value, and std, the figure after a printed "+-". All tables of
-the three papers are complete; ``papers.toml`` has their sections, columns and rows. In SCL's Table 4 the row
-"average" is the baseline with averaged scores and "CGM" the baseline with CGM; "(473)" is SD-AANet's dagger.
-Values stay as printed, also where the folds do not give the mean, or where two papers quote one method
-differently.
+A line of ``published.csv`` is a row that a paper prints for one K, with what it prints after "±". All tables
+of the three papers are complete; ``papers.toml`` has their captions, columns and labels. In SCL's Table 4 the
+row "average" is the baseline with averaged scores and "CGM" the baseline with CGM; "(473)" is SD-AANet's
+dagger. Values stay as printed, also where the folds do not give the mean, or where two papers quote one
+method differently.
 """
 
 from __future__ import annotations
@@ -49,16 +48,30 @@ class PublishedValue:
 @lru_cache(maxsize=1)
 def published_values() -> tuple[PublishedValue, ...]:
     """All values, in the order of the papers' tables."""
-    text = resources.files("fewseg.reports").joinpath("published.csv").read_text(encoding="utf-8")
-    return tuple(
-        PublishedValue(
-            **{name: line[name] for name in ("paper", "table", "row", "backbone", "dataset", "column")},
-            shots=int(line["shots"]),
-            percent=float(line["value"]),
-            std=float(line["std"]) if line["std"] else None,
-        )
-        for line in csv.DictReader(text.splitlines())
+    lines = csv.DictReader(_text("published.csv").splitlines())
+    columns = (lines.fieldnames or ())[6:]
+    return tuple(_value(line, column) for line in lines for column in columns if line[column])
+
+
+def _value(line: Mapping[str, str], column: str) -> PublishedValue:
+    percent, _, std = line[column].partition("±")
+    return PublishedValue(
+        **{name: line[name] for name in ("paper", "table", "row", "backbone", "dataset")},
+        shots=int(line["shots"]),
+        column=column,
+        percent=float(percent),
+        std=float(std) if std else None,
     )
+
+
+def printed_in(paper: str, table: str) -> dict[tuple[str, int, str], PublishedValue]:
+    """The values of a table by row, K and column."""
+    values = [v for v in published_values() if (v.paper, v.table) == (paper, table)]
+    return {(v.row, v.shots, v.column): v for v in values}
+
+
+def _text(name: str) -> str:
+    return resources.files("fewseg.reports").joinpath(name).read_text(encoding="utf-8")
 
 
 def printed_as(result: RunResult) -> tuple[PrintedRow | None, PublishedValue | None]:
@@ -129,7 +142,6 @@ class SectionLayout:
     heading: str
     columns: tuple[PrintedColumn, ...]
     rows: tuple[RowLayout, ...]
-    marks: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +153,7 @@ class TableLayout:
     dataset: str
     caption: str
     sections: tuple[SectionLayout, ...]
+    marks: tuple[str, ...]  # the parts that rows have on or off
     notes: tuple[str, ...]
 
     @property
@@ -154,42 +167,44 @@ class TableLayout:
         numeral = ROMAN[int(self.number)] if self.paper == "sd-aanet" else self.number
         return f"{PAPER_NAMES[self.paper]}, Table {numeral}"
 
-    @property
-    def values(self) -> dict[tuple[str, int, str], PublishedValue]:
-        """The printed values by row, shots and column."""
-        place = (self.paper, self.number)
-        return {(v.row, v.shots, v.column): v for v in published_values() if (v.paper, v.table) == place}
-
 
 @lru_cache(maxsize=1)
 def layouts() -> tuple[TableLayout, ...]:
     """Every table of the three papers."""
-    text = resources.files("fewseg.reports").joinpath("papers.toml").read_text(encoding="utf-8")
-    names = {
+    places = {
         f"{row.paper} / {table} / {row.row}"
         for variant in variants().values()
         for row in variant.printed
         for table in (row.table, row.coco_table)
     }
-    return tuple(_layout(table, names) for table in tomllib.loads(text)["table"])
+    return tuple(_layout(table, places) for table in tomllib.loads(_text("papers.toml"))["table"])
 
 
-def _layout(table: Mapping[str, Any], names: set[str]) -> TableLayout:
-    def row(line: Mapping[str, Any]) -> RowLayout:
-        place = f"{table['paper']} / {table['number']} / {line['name']}"
-        ours = line.get("ours") or ([place] if place in names and "without" not in line else [])
-        without = "" if ours else line.get("without", "no recipe has this row")
-        return RowLayout(**{"label": line["name"], **line, "ours": tuple(ours), "without": without})
+def _layout(table: Mapping[str, Any], places: set[str]) -> TableLayout:
+    """A table by its part of ``papers.toml``, and the places that have results."""
+    values = printed_in(table["paper"], table["number"])
+    rows = table.get("rows", {})
 
-    def section(part: Mapping[str, Any], shots: int | None) -> SectionLayout:
-        columns = (PrintedColumn(key=k, heading=h, shots=shots or s[0]) for k, h, *s in part["columns"])
+    def row(name: str) -> RowLayout:
+        about = {"name": name, "label": name} | rows.get(name, {})
+        place = f"{table['paper']} / {table['number']} / {name}"
+        ours = about.get("ours") or ([place] if place in places and "without" not in about else [])
+        without = "" if ours else about.get("without", "no recipe has this row")
+        return RowLayout(**about | {"ours": tuple(ours), "without": without})
+
+    def section(shots: int | None) -> SectionLayout:
+        columns = [PrintedColumn(key=k, heading=h, shots=shots or s[0]) for k, h, *s in table["columns"]]
+        shown = {(column.shots, column.key) for column in columns}
+        names = dict.fromkeys(name for name, *place in values if tuple(place) in shown)
         return SectionLayout(
             heading=f"{shots}-shot" if shots else "",
             columns=tuple(columns),
-            rows=tuple(map(row, part["rows"])),
-            marks=tuple(part.get("marks", ())),
+            rows=tuple(map(row, names)),
         )
 
-    sections = [section(part, k) for part in table["section"] for k in part.get("shots", [None])]
-    rest = {name: value for name, value in table.items() if name != "section"}
-    return TableLayout(**rest | {"sections": tuple(sections), "notes": tuple(table.get("notes", ()))})
+    return TableLayout(
+        **{name: table[name] for name in ("paper", "number", "dataset", "caption")},
+        sections=tuple(map(section, table.get("shots", [None]))),
+        marks=tuple(table.get("marks", ())),
+        notes=tuple(table.get("notes", ())),
+    )
