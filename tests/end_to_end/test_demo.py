@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -12,8 +13,10 @@ from rich.console import Console
 from fewseg.backbones import ResNetShape
 from fewseg.data.synthetic import synthetic_5i
 from fewseg.demo import DemoOptions, PretrainConfig, rich_table, run_demo
-from fewseg.demo.run import read_fold
+from fewseg.demo.report import warning
+from fewseg.demo.run import differences, read_fold
 from fewseg.engine.checkpoint import load_checkpoint
+from result_files import make_counts, make_result
 from site_page import Page
 
 TINY = DemoOptions(
@@ -127,5 +130,34 @@ def test_the_report_stands_alone_and_shows_pictures_scores_and_how_it_was_made(d
         assert f"{100 * r.miou_mean:.1f} [" in words
     for name in ("crescent", "cross", "droplet", "fish", "flower"):
         assert f"Find the {name}" in words
-    for part in ("torch 2", "Wall time on", '"train_images": 40', "SCL over PFENet, 1 shot", "training scl"):
+    for part in ("torch 2", "Wall time on", '"train_images": 40', "training scl", warning(result.results)):
         assert part in words, part
+    learned = all(r.miou_mean > 0 for r in result.results)
+    assert not learned or "SCL over PFENet, 1 shot" in words
+
+
+def test_a_method_that_finds_nothing_is_named_and_compared_with_nothing():
+    found, nothing = make_counts(), empty(make_counts())
+    pfenet, scl = make_result(nothing, recipe="demo_pfenet"), make_result(found, recipe="demo_scl")
+    assert warning([pfenet, pfenet, scl]).startswith("PFENet found no object: the training was too short")
+    assert warning([scl]) == ""
+    assert rich_table([pfenet, scl]).caption.endswith(warning([pfenet]))
+    counts = {"demo_pfenet-1shot-mean": nothing, "demo_scl-1shot-average": found}
+    counts |= {"demo_scl-2shot-average": found, "demo_scl-2shot-cross-guided": found}
+    assert list(differences(2, scl.classes, counts)) == ["SCL, 2 shots, cross-guided over average"]
+    counts["demo_pfenet-1shot-mean"] = found
+    assert len(differences(2, scl.classes, counts)) == 2
+
+
+def empty(counts):
+    """The same episodes where nothing is marked."""
+    pred = np.zeros_like(counts.fg_pred)
+    pixels = counts.fg_union + counts.bg_inter
+    return replace(
+        counts,
+        fg_inter=pred,
+        fg_union=counts.fg_true,
+        bg_inter=pixels - counts.fg_true,
+        bg_union=pixels,
+        fg_pred=pred,
+    )

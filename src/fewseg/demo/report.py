@@ -41,6 +41,17 @@ def label(result: RunResult) -> str:
     return _LABELS[result.recipe]
 
 
+def warning(results: Sequence[RunResult]) -> str:
+    """A sentence about methods that mark no pixel of an unseen class right; empty where all do."""
+    blind = dict.fromkeys(label(r) for r in results if r.miou_mean == 0)
+    if not blind:
+        return ""
+    return (
+        f"{' and '.join(blind)} found no object: the training was too short here, so that a comparison would "
+        "say nothing. More --minutes allow more training; --minutes 0 trains in full."
+    )
+
+
 def score_rows(results: Sequence[RunResult]) -> list[list[str]]:
     """A row of text for each result, scores in percent."""
     return [
@@ -59,7 +70,8 @@ def score_rows(results: Sequence[RunResult]) -> list[list[str]]:
 def rich_table(results: Sequence[RunResult]) -> Table:
     """The scores as a table for the terminal."""
     title = f"Unseen classes of {results[0].dataset} fold {results[0].fold}, percent with 95 % intervals"
-    table = Table(title=title, caption="Rendered pictures: not comparable with published numbers.")
+    caption = f"Rendered pictures: not comparable with published numbers. {warning(results)}"
+    table = Table(title=title, caption=caption.strip())
     for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading in ("method", "fusion") else "right")
     for row in score_rows(results):
@@ -158,6 +170,7 @@ def write_report(
         headings=_HEADINGS,
         score_rows=score_rows(results),
         differences=differences,
+        warning=warning(results),
         class_headings=["class", *(f"{label(r)}, {k}" for r, k in zip(shown, shots, strict=True))],
         class_rows=[[names[c], *(r.per_class_mean[c] for r in shown)] for c in novel],
         examples=examples,

@@ -39,7 +39,7 @@ from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.registry import method_name
 from fewseg.methods.scl import SCLPFENetConfig
-from fewseg.metrics import EpisodeCounts, paired_difference
+from fewseg.metrics import EpisodeCounts, miou, paired_difference
 from fewseg.ops.progress import progress_bar
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.resolve import build_method
@@ -223,8 +223,8 @@ def _run(options: DemoOptions, cache: Path) -> DemoResult:
     with timed(seconds, "pictures"):
         examples = _examples(options, data, evaluators["demo_pfenet"], evaluators["demo_scl"])
     result = DemoResult(options.out / "report.html", tuple(results.values()), seconds)
-    differences = _differences(options.shots, data.split.novel, counts)
-    write_report(result.report, options, data, result.results, differences, examples, seconds, accuracy)
+    gains = differences(options.shots, data.split.novel, counts)
+    write_report(result.report, options, data, result.results, gains, examples, seconds, accuracy)
     return result
 
 
@@ -277,17 +277,22 @@ def _evaluated(
         yield f"{recipe.name}-{line.shots}shot-{line.fusion.kind}", result, counts
 
 
-def _differences(
+def differences(
     shots: int, classes: Sequence[int], counts: Mapping[str, EpisodeCounts]
 ) -> dict[str, Estimate]:
-    """SCL over PFENet with one shot, and the cross-guided fusion over the average with K; in mIoU."""
-    differences, several = {}, f"scl-{shots}shot"
+    """SCL over PFENet with one shot, and the cross-guided fusion over the average with K; in mIoU.
+
+    A method that finds no object is compared with nothing.
+    """
+    gains, several = {}, f"scl-{shots}shot"
     for label, a, b in (
         ("SCL over PFENet, 1 shot", "pfenet-1shot-mean", "scl-1shot-average"),
         (f"SCL, {shots} shots, cross-guided over average", f"{several}-average", f"{several}-cross-guided"),
     ):
-        differences[label] = estimate_of(paired_difference(counts[f"demo_{a}"], counts[f"demo_{b}"], classes))
-    return differences
+        pair = [counts[f"demo_{name}"] for name in (a, b)]
+        if all(miou(table, classes) > 0 for table in pair):
+            gains[label] = estimate_of(paired_difference(pair[0], pair[1], classes))
+    return gains
 
 
 def _examples(
