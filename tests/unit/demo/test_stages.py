@@ -38,7 +38,7 @@ def test_invalid_options_are_refused(wrong):
 
 @pytest.mark.parametrize(
     ("step", "size", "pretrained", "trained"),
-    [(0.05, 129, 1200, 1250), (0.15, 97, 1200, 1250), (0.33, 97, 480, 500)],
+    [(0.05, 129, 1200, 1250), (0.12, 97, 1200, 1250), (0.24, 97, 600, 625)],
 )
 def test_a_slower_machine_has_smaller_pictures_and_then_fewer_steps(step, size, pretrained, trained):
     given = DemoOptions()
@@ -56,7 +56,7 @@ def test_a_slower_machine_has_smaller_pictures_and_then_fewer_steps(step, size, 
 def test_a_machine_that_is_too_slow_for_any_plan_is_shown_the_true_time():
     given = DemoOptions()
     plan, seconds = planned(given, 2.0)
-    assert plan.steps == 500
+    assert plan.steps == 625
     assert seconds > 1000
     assert f"are used, about {seconds / 60:.0f} minutes" in explained(given, plan, 2.0, seconds)
 
