@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -39,7 +39,6 @@ _DASHES: tuple[Any, ...] = (
 )
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "fewseg",
     "text.parse_math": False,
     "text.color": INK,
     "axes.labelcolor": SOFT,
@@ -58,8 +57,8 @@ _SIDE, _TOP, _BOTTOM, _LABEL, _STEP, _GAP = 16.0, 46.0, 44.0, 17.0, 8.0, 11.0  #
 _WIDTH, _LETTER = 900.0, 6.9
 _ROWS = 12  # of a drawing: so that its axis is in sight, and it fits a sheet of paper
 
-Titles = Mapping[str, Sequence[tuple[str, str]]]
-"""Id of a group to the title of each mark in it, and the value in full or ""."""
+Titles = Mapping[str, tuple[str, str]]
+"""Id of a mark to its title, and its value in full or ""."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +131,7 @@ def _interval_chart(
             axes.text(0, top + 9 + _LABEL - 2, row.note, color=SOFT, size=11.5, **left)
         if signed:
             axes.vlines(0, top + head, end - 2, color=INK, linewidth=1.2, linestyle="--")
-    titles: dict[str, list[tuple[str, str]]] = {}
+    titles: dict[str, tuple[str, str]] = {}
     for k, (number, title) in enumerate(series):
         words = gain_with_interval if signed else with_interval
         width = 2.6 if number == MEAN else 1.6
@@ -144,7 +143,7 @@ def _interval_chart(
                     ends = [100 * estimate.low, 100 * estimate.high]
                     axes.plot(ends, [y, y], color=SERIES[number], linewidth=width, gid=f"line-{id}")
                     axes.plot(100 * estimate.value, y, **_mark(number), linestyle="none", gid=id)
-                    titles |= {id: [(text, repr(estimate.value))], f"line-{id}": [(text, "")]}
+                    titles |= {id: (text, repr(estimate.value)), f"line-{id}": (text, "")}
     handles = [Line2D([], [], **_mark(number), linestyle="none", label=title) for number, title in series]
     figure.legend(
         handles=handles, loc="upper left", ncols=len(series), frameon=False, borderpad=0.1, handletextpad=0.1
@@ -190,9 +189,12 @@ def panel(
         figure = Figure(figsize=(300 / 72, 200 / 72))
         axes = figure.add_axes((44 / 300, 40 / 200, 240 / 300, 148 / 200))
         _frame(axes, x, y)
-        for curve in pale:
-            axes.plot(curve.x, curve.y, color=PALE, linewidth=1, gid=f"pale-{len(axes.lines)}")
-        titles: dict[str, Sequence[tuple[str, str]]] = {}
+        if pale:
+            lines = [np.column_stack((curve.x, curve.y)) for curve in pale]
+            axes.add_collection(
+                LineCollection(lines, colors=PALE, linewidths=1, capstyle="projecting", gid=behind)
+            )
+        titles = {}
         for i, curve in enumerate(curves):
             colour, dash = SERIES[curve.series % len(SERIES)], _DASHES[curve.series % len(_DASHES)]
             axes.plot(curve.x, curve.y, color=colour, linestyle=dash, linewidth=1.6, solid_joinstyle="round")
@@ -200,13 +202,13 @@ def panel(
                 whiskers = [
                     (at, *ends) for at, ends in zip(curve.x, curve.ends, strict=True) if np.isfinite(ends[0])
                 ]
-                axes.vlines(*zip(*whiskers, strict=True), color=colour, linewidth=1, gid=f"whiskers-{i}")
-            if curve.titles:
-                points = [(at, v) for at, v in zip(curve.x, curve.y, strict=True) if np.isfinite(v)]
-                style = _mark(curve.series % len(SERIES)) | {"markeredgewidth": 0, "gid": f"points-{i}"}
-                axes.plot(*zip(*points, strict=True), linestyle="none", **style)
-                titles[f"points-{i}"] = curve.titles
-        return inline_svg(figure, name, label, titles, behind=behind, defines=bool(pale))
+                axes.vlines(*zip(*whiskers, strict=True), color=colour, linewidth=1)
+            points = [(at, v) for at, v in zip(curve.x, curve.y, strict=True) if np.isfinite(v)]
+            style = _mark(curve.series % len(SERIES)) | {"markeredgewidth": 0}
+            for k, ((at, v), title) in enumerate(zip(points, curve.titles, strict=False)):
+                axes.plot(at, v, **style, linestyle="none", gid=f"point-{i}-{k}")
+                titles[f"point-{i}-{k}"] = title
+        return inline_svg(figure, name, label, titles, "" if pale else behind)
 
 
 def _frame(axes: Axes, x: tuple[Sequence[float], float, str], y: tuple[Sequence[float], str]) -> None:
@@ -233,94 +235,32 @@ def legend_line(series: int) -> Markup:
 
 
 def inline_svg(
-    figure: Figure,
-    name: str,
-    label: str,
-    titles: Titles | None = None,
-    *,
-    behind: str = "",
-    defines: bool = False,
+    figure: Figure, name: str, label: str, titles: Titles | None = None, behind: str = ""
 ) -> Markup:
     """A figure as an ``<svg>`` of the page; without a label it is hidden from screen readers."""
     file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    root = ElementTree.fromstring(file.getvalue())
-    width, height = (float(v) for v in root.attrib["viewBox"].split()[2:])
-    _plain(root)
-    _name_apart(root, name, titles or {})
-    pale = [g for g in root.iter("g") if re.match(r"pale-\d+$", g.get("gid", ""))]
-    if behind and defines:
-        parents = {child: parent for parent in root.iter() for child in parent}
-        group = ElementTree.Element("g", {"id": behind, "class": "pale"})
-        parent = parents[pale[0]]
-        parent.insert(list(parent).index(pale[0]), group)
-        for g in pale:
-            parent.remove(g)
-            group.append(g)
-    elif behind:
-        root.insert(0, ElementTree.Element("use", {"href": f"#{behind}"}))
-    for group in root.iter("g"):
-        group.attrib.pop("gid", None)
-    root.attrib = {"viewBox": f"0 0 {width:g} {height:g}", "style": f"--width:{width:g}px"}
-    root.attrib |= {"role": "img", "aria-label": label} if label else {"aria-hidden": "true"}
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
+    about = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # no metadata
+    with rc_context({"svg.hashsalt": name}):  # so that no id of one plot is that of another
+        figure.savefig(file, format="svg", transparent=True, metadata=about)
+    head, start, rest = file.getvalue().partition('<g id="figure_1">')
+    width, height = re.findall(r'viewBox="0 0 (\S+) (\S+)"', head)[0]
+    body = re.sub(r' clip-path="[^"]*"|<defs>\s*<clipPath.*</defs>', "", start + rest, flags=re.DOTALL)
+    body = re.sub(r' (d|x|y|transform|style|xlink:href)="[^"]*"', _plain, body)
+    for id, (title, value) in (titles or {}).items():
+        own = f' data-value="{value}"' if value else ""
+        body = body.replace(f'<g id="{id}">', f"<g{own}><title>{escape(title)}</title>")
+    body = re.sub(r' id="[\w.]+_\d+"', "", re.sub(r">\s+<", "><", body))  # ids that matplotlib counts
+    described = f'role="img" aria-label="{escape(label)}"' if label else 'aria-hidden="true"'
+    use = f'<use href="#{behind}"/>' if behind else ""
+    size = f'viewBox="0 0 {width} {height}" style="--width:{width}px"'
+    return Markup(f"<svg {size} {described}>{use}{body.strip()}")
 
 
-def _plain(root: ElementTree.Element) -> None:
-    """Removes namespaces, metadata, clipping and fonts; shortens numbers; sets the page's colours."""
-    _remove(root, lambda e: e.tag.split("}")[-1] in ("metadata", "style", "clipPath"))
-    for element in root.iter():
-        element.tag = element.tag.split("}")[-1]
-        element.text = element.text if element.tag in ("text", "tspan") else None
-        element.tail = None
-        attributes = {key.split("}")[-1]: value for key, value in element.attrib.items()}
-        attributes.pop("clip-path", None)
-        for key in ("d", "x", "y", "transform", "points"):
-            if key in attributes:
-                attributes[key] = " ".join(re.sub(r"-?\d+\.\d+", _short, attributes[key]).split())
-        if "style" in attributes:
-            style = re.sub(r"font-family: [^;]*; ?", "", attributes["style"])  # the page's own
-            style = re.sub(r"#0000\d\d", lambda m: f"var(--{_VARIABLES[m[0]]})", style)
-            attributes["style"] = style.replace(": ", ":").replace("; ", ";")
-        element.attrib = attributes
-    _remove(root, lambda e: e.tag == "defs" and not len(e))
-
-
-def _remove(root: ElementTree.Element, unwanted: Callable[[ElementTree.Element], bool]) -> None:
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if unwanted(child):
-                parent.remove(child)
-
-
-def _short(number: re.Match[str]) -> str:
-    return f"{round(float(number[0]), 2) + 0.0:g}"
-
-
-def _name_apart(root: ElementTree.Element, name: str, titles: Titles) -> None:
-    """Puts titles on marks, and the plot's name before the ids that it refers to; others go."""
-    used = {e.attrib["href"][1:] for e in root.iter() if e.get("href", "").startswith("#")}
-    for element in list(root.iter()):
-        id = element.attrib.pop("id", "")
-        if id in used:
-            element.set("id", f"{name}-{id}")
-        elif element.tag == "g" and id:
-            element.set("gid", id)
-        if element.get("href", "").startswith("#"):
-            element.set("href", f"#{name}-{element.attrib['href'][1:]}")
-        for (parent, child), (title, value) in zip(_marks(element), titles.get(id, ()), strict=False):
-            group = ElementTree.Element("g", {"data-value": value} if value else {})
-            ElementTree.SubElement(group, "title").text = title
-            parent[list(parent).index(child)] = group
-            group.append(child)
-
-
-def _marks(group: ElementTree.Element) -> list[tuple[ElementTree.Element, ElementTree.Element]]:
-    """The marks of a group in the order in which they were drawn, each with its parent before it."""
-    return [
-        (parent, child)
-        for parent in group.iter()
-        if parent.tag != "defs"
-        for child in parent
-        if child.tag in ("use", "path")
-    ]
+def _plain(attribute: re.Match[str]) -> str:
+    """An attribute with short numbers, the page's colours and font, and no line break."""
+    text = " ".join(attribute[0].split()).removeprefix("xlink:").replace(' "', '"')
+    if text.startswith("style"):
+        text = re.sub(r"font-family: [^;]*; ?", "", text)
+        text = re.sub(r"#0000\d\d", lambda colour: f"var(--{_VARIABLES[colour[0]]})", text)
+        return " " + text.replace(": ", ":").replace("; ", ";")
+    return " " + re.sub(r"-?\d+\.\d+", lambda number: f"{round(float(number[0]), 2) + 0.0:g}", text)
