@@ -196,7 +196,7 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
         classes=classes,
         candidates={name: tried[name][0] for name in ranked},
         calibrated=calibrated,
-        notes=tuple(_notes(supports, len(images), classes, calibrated)),
+        notes=tuple(notes_of(supports, len(images), classes, calibrated)),
         held=tuple(held) if calibrated else (),
     )
     moved = tuple(replace(result, margins=result.margins - choice.log_odds) for result in choice.held)
@@ -356,7 +356,7 @@ def _iou(intersection: Tensor, union: Tensor) -> Tensor:
     return torch.where(union > 0, intersection / union.clamp(min=1), 1.0)
 
 
-def _notes(
+def notes_of(
     supports: SupportSet, used: int, classes: Mapping[str, ExpectedClass], calibrated: bool
 ) -> list[str]:
     """What a user should know or do."""
@@ -368,6 +368,12 @@ def _notes(
             "no annotated image can be left out (all are one picture, or show a class each), so the expected "
             "IoU, of one half of an image by the other, is too optimistic: annotate a second, different image"
         )
+    low = [name for name, each in classes.items() if each.iou is not None and _NOTHING <= each.iou < _LOW]
+    if low:
+        notes.append(
+            f"{', '.join(low)}: low; annotate the first images of the contact sheet too, which are the least "
+            "certain, or try --tiles for small things in large images, or a larger --size"
+        )
     for name, estimate in classes.items():
         marked = sum(int((support.masks[name] == 1).sum()) for support in supports.positives(name))
         if estimate.iou is None:
@@ -376,11 +382,6 @@ def _notes(
             notes.append(
                 f"{name}: the examples do not predict each other; are they annotated alike? Check the result "
                 "before using it"
-            )
-        elif estimate.iou < _LOW:
-            notes.append(
-                f"{name}: low; annotate the first, least certain images of the contact sheet too, or try "
-                "--tiles for small things in large images, or a larger --size"
             )
         if marked < _FEW_CELLS * _CELL:
             notes.append(

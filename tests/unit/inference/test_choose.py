@@ -13,7 +13,7 @@ from fewseg.annotations.values import AnnotatedImage
 from fewseg.cli import main
 from fewseg.inference import ModelOptions, Segmenter, choose, input_size, load_model
 from fewseg.inference import model as inference_model
-from fewseg.inference.choose import Choice, ExpectedClass, candidate_configs, expected, sampled
+from fewseg.inference.choose import Choice, ExpectedClass, candidate_configs, expected, notes_of, sampled
 from fewseg.inference.input_size import with_fitting_input
 from fewseg.inference.model import Model, Whole
 from fewseg.inference.options import ExportOptions, LabelOptions
@@ -233,6 +233,15 @@ def test_one_example_of_one_class_beside_one_without_background_warns_of_nothing
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert it.session().choice.calibrated
+
+
+def test_classes_with_low_scores_share_one_note():
+    supports = with_supports(2).supports
+    scores = {"fish": 0.1, "star": 0.49, "bell": 0.5, "comb": 0.09, "new": None}
+    classes = {name: ExpectedClass(iou=iou, spread=None) for name, iou in scores.items()}
+    lines = [line for line in notes_of(supports, 2, classes, True) if "pixels are marked" not in line]
+    assert [line.split(":")[0] for line in lines] == ["fish, star", "comb", "new"]
+    assert "annotate the first images of the contact sheet too" in lines[0]
 
 
 def test_features_that_are_not_finite_are_refused():
