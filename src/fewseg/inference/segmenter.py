@@ -22,17 +22,17 @@ from fewseg.annotations.options import (
 from fewseg.annotations.values import AnnotatedImage
 from fewseg.inference.choose import MOST_IMAGES, sampled
 from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, read_mask_of, value_range_of
-from fewseg.inference.model import EncodedImage, Model, PreparedImage, Views, load_model, view_masks
+from fewseg.inference.model import EncodedImage, Model, PreparedImage, Views, load_model
 from fewseg.inference.options import DEFAULT_MODEL, ModelOptions
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.stream import NO_MEMORY, stream
 from fewseg.inference.supports import (
     ClassSupport,
+    SupportImage,
     SupportSet,
     load_supports,
     options_of_supports,
     save_supports,
-    whole_mask,
 )
 from fewseg.types import DataError
 
@@ -321,16 +321,15 @@ class Segmenter:
     ) -> tuple[list[EncodedImage], SupportSet]:
         """Adds images with their masks; returns the encoded images and the new support set."""
         self.learn_range(images)
-        encoded, cut, whole = self.encode_all(images), [], []
+        encoded, annotated = self.encode_all(images), []
         for i, (image, image_masks) in enumerate(zip(encoded, masks, strict=True), 1):
             full_masks = {
                 k: read_mask_of(mask, image.size, f"mask {i} of {k!r}", self.max_pixels)
                 for k, mask in image_masks.items()
             }
-            cut.append({k: view_masks(mask, image.windows) for k, mask in full_masks.items()})
-            whole.append({k: whole_mask(mask) for k, mask in full_masks.items()})
+            annotated.append(SupportImage.of(image, full_masks))
         with self._changing:
-            self._replace(self._supports.annotated(encoded, cut, names, whole))
+            self._replace(self._supports.annotated(annotated, names))
             return encoded, self._supports
 
     def support(self, name: str) -> ClassSupport:

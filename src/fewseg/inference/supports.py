@@ -18,7 +18,7 @@ from fewseg.annotations.options import ValueRange
 from fewseg.annotations.values import check_classes
 from fewseg.engine.choices import Precision
 from fewseg.errors import first_line
-from fewseg.inference.model import GUIDE, EncodedImage, Model, Whole
+from fewseg.inference.model import GUIDE, EncodedImage, Model, Whole, view_masks
 from fewseg.inference.options import ModelOptions
 from fewseg.ops.files import atomic_write_bytes, parse_json
 from fewseg.ops.geometry import resize_labels, scaled
@@ -35,6 +35,15 @@ class SupportImage:
     whole: Mapping[str, Tensor] = field(default_factory=dict)
     """Class to (H, W) uint8 mask in {0, 1, 255} of the image, at most 1024 pixels a side
     (:func:`whole_mask`), which candidates are tested on; empty where the masks are not known."""
+
+    @classmethod
+    def of(cls, image: EncodedImage, masks: Mapping[str, Tensor]) -> SupportImage:
+        """Returns an encoded image with the masks (H, W) uint8 in {0, 1, 255} of some classes."""
+        return cls(
+            image=image,
+            masks={name: view_masks(mask, image.windows) for name, mask in masks.items()},
+            whole={name: whole_mask(mask) for name, mask in masks.items()},
+        )
 
     def shows(self, name: str) -> bool:
         """Whether a class is marked on the image."""
@@ -94,65 +103,49 @@ class SupportSet:
     images: tuple[SupportImage, ...] = ()
     value_range: ValueRange | None = None
 
-    def added(
-        self, image: EncodedImage, masks: Mapping[str, Tensor], whole: Mapping[str, Tensor] | None = None
-    ) -> SupportSet:
+    def added(self, new: SupportImage) -> SupportSet:
         """Returns the set with an annotated image; a known image keeps its masks of other classes.
 
-        Args:
-            image: the encoded image.
-            masks: class to (n, S, S); a new mask of a class replaces the image's old one. A negative of all
-                classes stays a negative of the present ones without a new mask. Empty: a negative of all
-                classes, also of those that are added later, unless the image shows one of them.
-            whole: class to (H, W), of the same classes.
+        A new mask of a class replaces the image's old one. A negative of all classes stays a negative of the
+        present ones without a new mask. An image without masks is a negative of all classes, also of those
+        that are added later, unless it shows one of them.
         """
-        classes = tuple(dict.fromkeys([*self.classes, *masks]))
+        classes = tuple(dict.fromkeys([*self.classes, *new.masks]))
         images = {support.image.digest: support for support in self.images}
-        support = images.get(image.digest)
-        whole = whole or {}
-        if support is None:
-            support = SupportImage(image=image, masks=masks, whole=whole)
-        elif masks:
-            empty = {} if support.masks else dict.fromkeys(self.classes, _empty_masks(image))
-            of_empty = {name: _empty_whole(image.size) for name in empty}
-            rest = {name: mask for name, mask in support.whole.items() if name not in masks}
-            support = replace(
-                support, masks={**support.masks, **empty, **masks}, whole={**rest, **of_empty, **whole}
+        known = images.setdefault(new.image.digest, new)
+        if new.masks:
+            empty = {} if known.masks else dict.fromkeys(self.classes, _empty_masks(new.image))
+            of_empty = {name: _empty_whole(new.image.size) for name in empty}
+            rest = {name: mask for name, mask in known.whole.items() if name not in new.masks}
+            known = replace(
+                known, masks={**known.masks, **empty, **new.masks}, whole={**rest, **of_empty, **new.whole}
             )
-        elif not any(map(support.shows, support.masks)):
-            support = replace(support, masks={}, whole={})
-        images[image.digest] = support
+        elif not any(map(known.shows, known.masks)):
+            known = replace(known, masks={}, whole={})
+        images[new.image.digest] = known
         return replace(self, classes=classes, images=tuple(images.values()))
 
-    def annotated(
-        self,
-        images: Sequence[EncodedImage],
-        masks: Sequence[Mapping[str, Tensor]],
-        names: Sequence[str] | None = None,
-        whole: Sequence[Mapping[str, Tensor]] | None = None,
-    ) -> SupportSet:
+    def annotated(self, images: Sequence[SupportImage], names: Sequence[str] | None = None) -> SupportSet:
         """As :meth:`added` for several images, whose classes and masks must be consistent.
 
         Args:
-            images: the encoded images.
-            masks: for each image, class to (n, S, S).
+            images: the annotated images.
             names: names of the images in error messages.
-            whole: for each image, class to (H, W).
 
         Raises:
             ValueError: a class name is invalid, a class is shown nowhere, or no masks are given of an image
                 that shows a class.
         """
         supports = self
-        for i, (image, image_masks) in enumerate(zip(images, masks, strict=True)):
-            earlier = [support for support in supports.images if support.image.digest == image.digest]
+        for i, new in enumerate(images):
+            earlier = [support for support in supports.images if support.image.digest == new.image.digest]
             shown = [name for name in supports.classes if earlier and earlier[0].shows(name)]
-            if shown and not image_masks:
+            if shown and not new.masks:
                 raise ValueError(
                     f"{names[i] if names else 'the image'} has no masks, so it shows none of the classes, "
                     f"but it is already an example of {shown[0]!r}: give its masks, or remove it there first"
                 )
-            supports = supports.added(image, image_masks, whole[i] if whole else None)
+            supports = supports.added(new)
         if supports.classes:
             check_classes(supports.classes)
         unseen = [name for name in supports.classes if not supports.positives(name)]
@@ -266,12 +259,7 @@ class SupportSet:
 
 def _empty_masks(image: EncodedImage) -> Tensor:
     """(n, S, S): the mask of a class that an image does not show: 0, and 255 outside the image."""
-    side = image.windows[0].box.size
-    masks = torch.full((len(image.windows), side, side), IGNORE, dtype=torch.uint8)
-    for mask, window in zip(masks, image.windows, strict=True):
-        height, width = window.box.content
-        mask[:height, :width] = 0
-    return masks
+    return view_masks(torch.zeros(image.size, dtype=torch.uint8), image.windows)
 
 
 _MOST_SIDE = 1024

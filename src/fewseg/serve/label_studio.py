@@ -39,9 +39,9 @@ from fewseg.annotations.label_studio import (
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES, IGNORE_NAMES
 from fewseg.inference.images import FirstRange
-from fewseg.inference.model import EncodedImage, view_masks
+from fewseg.inference.model import EncodedImage
 from fewseg.inference.segmentation import Session
-from fewseg.inference.supports import SupportImage, SupportSet, whole_mask
+from fewseg.inference.supports import SupportImage, SupportSet
 from fewseg.ops.files import parse_json
 from fewseg.serve.label_studio_client import StudioClient, StudioSettings
 from fewseg.serve.limits import MIB, Bodies, Limits, RequestError
@@ -353,16 +353,14 @@ class Project:
         image = self._images.encode(self._client.image(example.address), f"of {where}", self.values)
         with self._images.claim(image):
             masks = drawn(example.regions, image.size, where, ReadOptions()).masks()
-            pixels = {name: torch.from_numpy(mask) for name, mask in masks.items()}
-            views = {name: view_masks(mask, image.windows) for name, mask in pixels.items()}
-            return SupportImage(image=image, masks=views, whole={k: whole_mask(m) for k, m in pixels.items()})
+            return SupportImage.of(image, {name: torch.from_numpy(mask) for name, mask in masks.items()})
 
 
 def _support_set(shots: list[SupportImage]) -> SupportSet:
     """The supports of the classes that at least one image shows."""
     supports = SupportSet()
     for shot in shots:
-        supports = supports.added(shot.image, shot.masks, shot.whole)
+        supports = supports.added(shot)
     for name in supports.classes:
         if not supports.positives(name):
             supports = supports.without(name)

@@ -42,7 +42,7 @@ from fewseg.inference.images import FirstRange
 from fewseg.inference.model import EncodedImage, Model, PreparedImage, Window, view_masks
 from fewseg.inference.quality import probabilities
 from fewseg.inference.segmentation import Segmentation, Session
-from fewseg.inference.supports import SupportSet, save_supports
+from fewseg.inference.supports import SupportImage, SupportSet, save_supports
 from fewseg.serve.kept import KeptPage, KeptPages
 from fewseg.serve.limits import MIB, Limits, PixelBudget, RequestError
 from fewseg.types import IGNORE, DataError
@@ -615,7 +615,7 @@ class PageState:
                 images, classes = [image for image in self.images if image.role == "support"], self._classes
             for image in images:
                 masks = {classes[j - 1]: mask for j, mask in image.class_masks.items()}
-                supports = supports.added(self._encoded(image), masks)
+                supports = supports.added(SupportImage(image=self._encoded(image), masks=masks))
             session = self._shared.session(supports, before)
             with self._lock:
                 if self.version == version:
