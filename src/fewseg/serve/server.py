@@ -37,7 +37,7 @@ class ServeOptions:
     # labels.example.org, or with --host those that others know this machine by, beside its own and IP
     # addresses. The server then needs a password.
     behind: tuple[str, ...] = ()
-    no_auth: bool = False  # no password on any address: everybody who reaches it can use the page.
+    auth: bool = True  # ask for a password on any address but this machine's own; --no-auth never does.
     max_pixels: int = 40_000_000  # larger images are refused.
     upload_mib: int = 64  # larger files are refused.
     session_mib: int = 2048  # memory that one open page may use.
@@ -130,7 +130,7 @@ def _studio(options: ServeOptions) -> StudioSettings | None:
         password=os.environ.get("BASIC_AUTH_PASS"),
         shots=options.label_studio_shots,
     )
-    if not settings.user and not options.no_auth and _exposed(options):
+    if not settings.user and options.auth and _exposed(options):
         raise ValueError(
             f"{_exposed(options)} can be reached by others, and Label Studio's addresses with it: set "
             "BASIC_AUTH_USER and BASIC_AUTH_PASS in the environment, here and in Label Studio, or give "
@@ -148,8 +148,8 @@ def _exposed(options: ServeOptions) -> str:
 
 def _password(options: ServeOptions) -> str:
     """Of the environment; an address that others reach needs one."""
-    password = "" if options.no_auth else os.environ.get("FEWSEG_PASSWORD", "")
-    if not password and not options.no_auth and _exposed(options):
+    password = os.environ.get("FEWSEG_PASSWORD", "") if options.auth else ""
+    if not password and options.auth and _exposed(options):
         raise ValueError(
             f"{_exposed(options)} can be reached by others: set a password in the environment variable "
             "FEWSEG_PASSWORD, or give --no-auth to let everybody in"
@@ -176,7 +176,7 @@ def _welcome(options: ServeOptions, port: int) -> str:
     lines = [f"open http://{host}:{port}/ (stop with Ctrl-C)"]
     if options.label_studio is not None:
         lines.append(f"ML backend of {options.label_studio}: connect this address in a project's settings")
-    if _exposed(options) and options.no_auth:
+    if _exposed(options) and not options.auth:
         lines.append("everybody who reaches this address can use the page: there is no password")
     return "\n".join(lines)
 
