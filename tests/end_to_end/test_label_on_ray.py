@@ -305,7 +305,7 @@ def test_another_version_on_the_cluster_is_named(run, monkeypatch, what, command
 @pytest.mark.parametrize("out", ["s3://data/busy", "busy"])
 def test_two_runs_into_one_place_do_not_mix(run, place, out):
     out = out if "://" in out else str(place / out)
-    with cluster._claimed(ray, out, {}, {}):
+    with cluster._claimed(ray, out, {}):
         status, text = run("--ray", out=out)
     assert status == 1
     assert re.search(f"another run labels into {out} now: wait for it, or choose a different place", text)

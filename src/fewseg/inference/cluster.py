@@ -38,7 +38,7 @@ from fewseg.inference.folder_run import (
 )
 from fewseg.inference.options import LabelOptions
 from fewseg.inference.outputs import THUMBS, thumbnail, write_sheet, write_thumbnail, wrong_names
-from fewseg.inference.segmentation import Segmentation, Session
+from fewseg.inference.segmentation import Session
 from fewseg.inference.segmenter import Segmenter, evenly
 from fewseg.ops.places import as_url, is_remote, opened, read_bytes, write_bytes
 from fewseg.ops.progress import progress_bar
@@ -78,11 +78,9 @@ def label_on_ray(options: LabelOptions) -> RunReport:
         segmenter.learn_range([content for content in some if content], range_before(record))
     session = segmenter.session()
     options = replace(options, run=replace(options.run, formats=options.ray_format))
-    common = run_facts(session, segmenter.value_range, options.run)
-    facts = {**common, "format": "fewseg-ray-run-1"}
-    about = {} if session.choice is None else {"choice": session.choice.facts()}
+    facts = {**run_facts(session, segmenter.value_range, options.run), "format": "fewseg-ray-run-1"}
     unnamed = wrong_names(images, options.ray_format, session.supports.classes)
-    with ray_cluster(options.ray_workers) as ray, _claimed(ray, out, facts, about) as keeper:
+    with ray_cluster(options.ray_workers) as ray, _claimed(ray, out, facts) as keeper:
         done = set(read_columns(out, ["name"])["name"])
         todo = {k: place for k, place in images.items() if k not in done and k not in unnamed}
         for part in _label(ray, keeper, segmenter, session, todo, out, options):
@@ -226,9 +224,8 @@ class ShardLabeller:
         def read(name: str) -> tuple[Tensor, None]:
             return read_rgb(name, most, self.value_range, _content(name, *places[name])), None
 
-        def write(name: str, answer: Segmentation, _: None) -> None:
-            things = answer.instances(run.instances, run.min_area) if run.instances else None
-            lines[name] = {"name": name, **line_of(answer.prediction(name, instances=things))}
+        def write(prediction: Prediction, _: None) -> None:
+            lines[prediction.name] = {"name": prediction.name, **line_of(prediction)}
 
         for _ in label_stream(self.model, self.session, places, read, write, problems, run):
             pass
@@ -262,7 +259,7 @@ def _record(out: str) -> bytes | None:
 
 
 @contextmanager
-def _claimed(ray: Any, out: str, facts: Mapping[str, object], about: Mapping[str, object]) -> Iterator[Any]:
+def _claimed(ray: Any, out: str, facts: Mapping[str, object]) -> Iterator[Any]:
     """As :func:`.folder_run.claimed`, of any place; two runs on one cluster are kept apart too."""
     key = hashlib.sha256(out.encode()).hexdigest()[:16]
     try:
@@ -272,9 +269,9 @@ def _claimed(ray: Any, out: str, facts: Mapping[str, object], about: Mapping[str
             f"another run labels into {out} now: wait for it, or choose a different place"
         ) from error
     try:
-        with nullcontext() if is_remote(out) else claimed(Path(out), facts, about):
+        with nullcontext() if is_remote(out) else claimed(Path(out), facts):
             if is_remote(out):
-                write_bytes(out, RUN_FILE, run_record(out, _record(out), facts, about).encode())
+                write_bytes(out, RUN_FILE, run_record(out, _record(out), facts).encode())
             yield keeper
     finally:
         ray.kill(keeper)

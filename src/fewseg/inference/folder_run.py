@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fewseg.annotations.names import output_stems
 from fewseg.annotations.options import CLASS_FORMATS, ValueRange
+from fewseg.annotations.values import Prediction
 from fewseg.annotations.writer import WriteOptions
 from fewseg.inference.advice import RunSummary
 from fewseg.inference.find import find_images
@@ -49,12 +50,12 @@ A = TypeVar("A")
 RUN_FILE = "run.json"
 SHAPES, PRECISION, INSTANCES = "shapes of labelme", "precision", "instances"
 """Facts that the file of an earlier run may lack; shapes and precision then count as equal."""
+CHOICE = "choice"
+"""The fact that may differ between runs that continue each other: it follows from the others."""
 
 
 @contextmanager
-def claimed(
-    folder: Path, facts: Mapping[str, object], about: Mapping[str, object] | None = None
-) -> Iterator[None]:
+def claimed(folder: Path, facts: Mapping[str, object]) -> Iterator[None]:
     """Keeps a folder for runs with the same facts, one at a time, and records the facts in its run file."""
     path = folder / RUN_FILE
     try:
@@ -63,13 +64,11 @@ def claimed(
         raise unwritten(path, error) from error
     with one_process(folder, "labels into"):
         content = path.read_bytes() if path.is_file() else None
-        atomic_write_text(path, run_record(str(folder), content, facts, about))
+        atomic_write_text(path, run_record(str(folder), content, facts))
         yield
 
 
-def run_record(
-    folder: str, content: bytes | None, facts: Mapping[str, object], about: Mapping[str, object] | None = None
-) -> str:
+def run_record(folder: str, content: bytes | None, facts: Mapping[str, object]) -> str:
     """The content of a run's file; raises a DataError if ``content`` is that of a different run."""
     known: dict[str, object] = {}
     if content is not None:
@@ -81,12 +80,12 @@ def run_record(
             ) from error
         known = {key: facts.get(key) for key in (SHAPES, PRECISION)}
         known |= value if isinstance(value, dict) else {}
-        if differing := sorted(k for k in facts if known.get(k) != facts[k]):
+        if differing := sorted(k for k in facts if k != CHOICE and known.get(k) != facts[k]):
             raise DataError(
                 f"{folder} holds a run with a different {', '.join(differing)}; only the same run can "
                 "continue there: choose a different folder, or remove this one"
             )
-    facts = {k: v for k, v in known.items() if v is not None} | dict(facts) | dict(about or {})
+    facts = {k: v for k, v in known.items() if v is not None} | dict(facts)
     return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -183,14 +182,13 @@ def label_images(
     before = range_before(record.read_bytes() if record.is_file() else None)
     segmenter.learn_range(list(images.values()), before)
     session = segmenter.session()
-    about = {} if session.choice is None else {"choice": session.choice.facts()}
     flat = [name for name in options.formats if name in CLASS_FORMATS]
     if options.instances and flat:
         logger.info(
             "%s: classes of pixels, without instances; these are in predictions.jsonl, %s and other formats",
             ", ".join(flat), SUMMARY,
         )  # fmt: skip
-    with claimed(folder, run_facts(session, segmenter.value_range, options), about):
+    with claimed(folder, run_facts(session, segmenter.value_range, options)):
         unnamed = wrong_names(images, options.formats, session.supports.classes)
         for text in unnamed.values():
             logger.warning("skipped: %s", text)
@@ -245,11 +243,10 @@ def _run(
         pixels = read_image(images[name], name, segmenter.max_pixels, segmenter.value_range)
         return pixels, thumbnail(pixels) if options.sheet > 0 else None
 
-    def write(name: str, segmentation: Segmentation, thumb: NDArray[np.uint8] | None) -> None:
+    def write(prediction: Prediction, thumb: NDArray[np.uint8] | None) -> None:
         if thumb is not None:
-            write_thumbnail(thumbs, name, thumb, segmentation.labels)
-        instances = segmentation.instances(options.instances, options.min_area) if options.instances else None
-        outputs.write(segmentation.prediction(name, probability=outputs.probability, instances=instances))
+            write_thumbnail(thumbs, prediction.name, thumb, prediction.labels)
+        outputs.write(prediction)
 
     finished = label_stream(segmenter.model, session, images, read, write, lost, options, summary)
     with progress_bar(not options.quiet) as bar:
@@ -264,7 +261,7 @@ def label_stream(
     session: Session,
     names: Iterable[str],
     read: Callable[[str], tuple[Tensor, A]],
-    write: Callable[[str, Segmentation, A], None],
+    write: Callable[[Prediction, A], None],
     problems: dict[str, str],
     options: RunOptions,
     summary: RunSummary | None = None,
@@ -276,7 +273,7 @@ def label_stream(
         session: the session of the supports.
         names: names of the images.
         read: returns the pixels (3, H, W) uint8 of an image, and a value that is passed on to ``write``.
-        write: takes the results, in the order of the names.
+        write: takes the predictions, in the order of the names, each with that value.
         problems: receives the names of images that could not be used, and what is wrong with them.
         options: options of the run.
         summary: receives the results too.
@@ -299,13 +296,17 @@ def label_stream(
         problems[name] = text if name in text else f"{name}: {text}"
         logger.warning("skipped: %s", problems[name])
 
+    def written(name: str, result: tuple[Segmentation, A]) -> None:
+        segmentation = result[0].at(options.threshold)
+        instances = segmentation.instances(options.instances, options.min_area) if options.instances else None
+        write(segmentation.prediction(name, "probability" in options.formats, instances), result[1])
+
     return stream(
         names,
         prepared,
         compute,
-        lambda name, result: write(name, result[0].at(options.threshold), result[1]),
+        written,
         failed,
-        skipped=(DataError, MemoryError),
         workers=options.workers,
         ahead=2 * options.workers + options.batch,
         batch=options.batch,
@@ -322,7 +323,7 @@ def range_before(record: bytes | None) -> ValueRange | None:
 
 
 def run_facts(session: Session, value_range: ValueRange | None, options: RunOptions) -> dict[str, object]:
-    """Everything that must be equal in two runs into one folder."""
+    """Everything that must be equal in two runs into one folder, and what the supports have chosen."""
     shapes = [name for name in options.formats if name in ("labelme", "labelme-polygons")]
     return {
         "format": "fewseg-run-1",
@@ -337,6 +338,7 @@ def run_facts(session: Session, value_range: ValueRange | None, options: RunOpti
         "value_range": value_range and list(value_range),
         INSTANCES: f"{options.instances} of {options.min_area} pixels" if options.instances else None,
         **({SHAPES: shapes[0]} if shapes else {}),
+        **({CHOICE: session.choice.facts()} if session.choice else {}),
     }
 
 

@@ -424,7 +424,6 @@ class Segmenter:
             compute,
             results.__setitem__,
             failed,
-            skipped=(DataError, MemoryError),
             workers=2,
             ahead=4 + batch,
             batch=batch,

@@ -9,7 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+from fewseg.types import DataError
+
 NO_MEMORY = "there is not enough memory for this image: lower --batch or --size, or make it smaller"
+SKIPPED = (DataError, MemoryError)
+"""Errors of one image, which do not end the stream."""
 
 K = TypeVar("K")
 A = TypeVar("A")
@@ -19,17 +23,16 @@ B = TypeVar("B")
 def _computed(
     compute: Callable[[list[tuple[K, A]]], list[B]],
     ready: list[tuple[K, A]],
-    skipped: tuple[type[Exception], ...],
 ) -> list[tuple[K, B | Exception]]:
     """The results of a batch; if it cannot be computed at once, its images are computed one by one."""
     try:
         results = compute(ready) if ready else []
         return [(key, result) for (key, _), result in zip(ready, results, strict=True)]
-    except skipped as error:
+    except SKIPPED as error:
         if len(ready) == 1:
             return [(ready[0][0], error)]
     # after the error is released, as its frames hold the batch's maps
-    return [result for item in ready for result in _computed(compute, [item], skipped)]
+    return [result for item in ready for result in _computed(compute, [item])]
 
 
 def stream(  # noqa: C901 - one loop with three stages
@@ -39,7 +42,6 @@ def stream(  # noqa: C901 - one loop with three stages
     write: Callable[[K, B], None],
     failed: Callable[[K, Exception], None],
     *,
-    skipped: tuple[type[Exception], ...],
     workers: int,
     ahead: int,
     batch: int = 1,
@@ -76,10 +78,10 @@ def stream(  # noqa: C901 - one loop with three stages
                 key, future = reading.popleft()
                 try:
                     ready.append((key, future.result()))
-                except skipped as error:
+                except SKIPPED as error:
                     failed(key, error)
                     yield key
-            for key, result in _computed(compute, ready, skipped):
+            for key, result in _computed(compute, ready):
                 if isinstance(result, Exception):
                     failed(key, result)
                     yield key

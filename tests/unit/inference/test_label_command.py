@@ -19,6 +19,7 @@ from fewseg.cli import main
 from fewseg.inference import Segmenter, advice, folder_run, model, segmenter
 from fewseg.inference.advice import verdict
 from fewseg.inference.find import find_images
+from fewseg.inference.folder_run import CHOICE, run_record
 from fewseg.inference.model import Model
 from fewseg.ops.files import folder_alone
 from fewseg.types import DataError
@@ -556,6 +557,12 @@ def test_16_bit_photographs_beside_8_bit_examples_are_scaled_by_their_own_values
     status, text = run("--format", "png")  # a run goes on with its range
     assert status == 0, text
     assert json.loads((place / "out/run.json").read_text())["value_range"] == known
+
+
+def test_a_run_goes_on_where_the_supports_have_chosen_differently():
+    before = run_record("out", None, {"model": "m", CHOICE: {"name": "a"}})
+    after = run_record("out", before.encode(), {"model": "m", CHOICE: {"name": "b"}})
+    assert json.loads(after) == {"model": "m", CHOICE: {"name": "b"}}
 
 
 def test_annotated_images_whose_features_would_fill_the_memory_are_sampled_with_a_note(

@@ -4,6 +4,7 @@ import time
 import pytest
 
 from fewseg.inference.stream import stream
+from fewseg.types import DataError
 
 
 class Watch:
@@ -20,7 +21,7 @@ class Watch:
 
 def run(keys, read=lambda k: k, compute=lambda batch: [v for _, v in batch], write=lambda k, v: None, **more):
     failed = []
-    options = {"skipped": (ValueError,), "workers": 3, "ahead": 4, **more}
+    options = {"workers": 3, "ahead": 4, **more}
     it = stream(keys, read, compute, write, lambda k, e: failed.append((k, str(e))), **options)
     return it, failed
 
@@ -81,7 +82,7 @@ def test_an_image_that_cannot_be_computed_loses_no_other(batch):
     def compute(given):
         sizes.append(len(given))
         if any(value == 4 for _, value in given):
-            raise ValueError("no memory")
+            raise DataError("no memory")
         return [value for _, value in given]
 
     it, failed = run(range(7), compute=compute, write=lambda k, v: written.append(v), batch=batch)
