@@ -19,7 +19,7 @@ from fewseg.methods.base import MethodConfig
 from fewseg.methods.fitted import FittedConfig, LinearHead
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.mean import MeanConfig, on_backbone
-from fewseg.types import IGNORE, DataError
+from fewseg.types import IGNORE
 
 logger = logging.getLogger(__name__)
 
@@ -167,16 +167,7 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
     Args:
         encoder: the model that encoded the supports.
         supports: the annotated images of all classes.
-
-    Raises:
-        DataError: an annotated image has features that are not finite.
     """
-    for support in supports.images:
-        if not all(bool(maps.isfinite().all()) for maps in support.image.features.maps.values()):
-            raise DataError(
-                "an annotated image has features that are not finite: are the image and the backbone's "
-                "weights valid?"
-            )
     if encoder.candidate is None:
         logger.info("choosing the method by your examples, which takes about half a minute")
     images = sampled(supports.images, supports.classes, lambda s, name: s.shows(name), MOST_IMAGES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import re
 import secrets
@@ -30,7 +29,7 @@ from fewseg.serve.importing import import_masks
 from fewseg.serve.kept import KeptPages
 from fewseg.serve.label_studio import STUDIO_PATHS, studio_router
 from fewseg.serve.label_studio_client import StudioSettings
-from fewseg.serve.limits import Bodies, Limits, PixelBudget, RequestError
+from fewseg.serve.limits import Bodies, Limits, PixelBudget, RequestError, basic_credentials
 from fewseg.serve.pages import Drawn, PageImage, Pages, PageState, SharedModel
 
 logger = logging.getLogger(__name__)
@@ -143,12 +142,7 @@ def _is_address(name: str | None) -> bool:
 
 def _refuse_stranger(request: Request, password: str) -> Response | None:
     """The answer to a request without the password (any user, HTTP Basic), else None."""
-    kind, _, value = request.headers.get("authorization", "").partition(" ")
-    sent = b""
-    if kind.lower() == "basic":
-        with suppress(ValueError):
-            sent = base64.b64decode(value, validate=True).partition(b":")[2]
-    if secrets.compare_digest(sent, password.encode()):
+    if secrets.compare_digest(basic_credentials(request).partition(b":")[2], password.encode()):
         return None
     headers = {"WWW-Authenticate": 'Basic realm="fewseg", charset="UTF-8"'}
     text = "the password is missing or wrong: give that of `fewseg serve`, with any user name"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 import httpx
@@ -24,7 +24,6 @@ from anyio.to_thread import run_sync
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from fastapi import APIRouter, Depends, Request
-from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from fewseg.annotations.image_files import read_rgb
 from fewseg.annotations.json_values import field, shown, typed
@@ -44,7 +43,7 @@ from fewseg.inference.segmentation import Session
 from fewseg.inference.supports import SupportImage, SupportSet
 from fewseg.ops.files import parse_json
 from fewseg.serve.label_studio_client import StudioClient, StudioSettings
-from fewseg.serve.limits import MIB, Bodies, Limits, RequestError
+from fewseg.serve.limits import MIB, Bodies, Limits, RequestError, basic_credentials
 from fewseg.serve.pages import SharedModel, pixel_count
 from fewseg.types import DataError
 
@@ -484,8 +483,6 @@ _ANSWERS_AT_ONCE = 8  # each may wait for Label Studio, in a thread that the pag
 
 STUDIO_PATHS = ("/health", "/setup", "/predict", "/versions", "/webhook")
 
-_basic = HTTPBasic(auto_error=False, realm="fewseg")
-
 
 def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits, bodies: Bodies) -> APIRouter:
     """The addresses of the protocol.
@@ -496,10 +493,9 @@ def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits,
     backend = Backend(settings, shared, limits)
     router, threads = APIRouter(), CapacityLimiter(_ANSWERS_AT_ONCE)
 
-    async def authenticate(given: Annotated[HTTPBasicCredentials | None, Depends(_basic)]) -> None:
+    async def authenticate(request: Request) -> None:
         expected = f"{settings.user}:{settings.password}".encode()
-        sent = f"{given.username}:{given.password}".encode() if given else b""
-        if settings.user and not secrets.compare_digest(sent, expected):
+        if settings.user and not secrets.compare_digest(basic_credentials(request), expected):
             raise RequestError(
                 401,
                 "user or password are wrong: give Label Studio this server's BASIC_AUTH_USER and "

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,15 @@ class RequestError(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+
+def basic_credentials(request: Request) -> bytes:
+    """``user:password`` of HTTP Basic in a request; empty where there is none, or where it is broken."""
+    kind, _, value = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() == "basic":
+        with suppress(ValueError):
+            return base64.b64decode(value, validate=True)
+    return b""
 
 
 class Bodies:
