@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -39,6 +39,11 @@ def with_interval(estimate: Estimate) -> str:
 def gain_with_interval(estimate: Estimate) -> str:
     """A difference as "+1.0 [+0.4, +1.6]"."""
     return f"{points(estimate.value)} [{points(estimate.low)}, {points(estimate.high)}]"
+
+
+def fold_cells(folds: int, texts: Mapping[int, str]) -> dict[str, str]:
+    """The text of each fold by the heading of its column; "-" for a fold without one."""
+    return {f"fold {fold}": texts.get(fold, "-") for fold in range(folds)}
 
 
 def estimate_of(paired: PairedDifference | TrainingsDifference) -> Estimate:

@@ -32,7 +32,7 @@ from fewseg.reports.frame import (
     load_results,
     results_of,
 )
-from fewseg.reports.numbers import gain_with_interval, percent, with_interval
+from fewseg.reports.numbers import fold_cells, gain_with_interval, percent, with_interval
 from fewseg.reports.options import TableOptions
 from fewseg.reports.published import other_parts
 from fewseg.reports.size_scores import size_cells
@@ -96,9 +96,8 @@ def score_cells(table: FoldTable) -> pd.DataFrame:
     kinds = sorted(set(zip(frame.published_dataset, frame.published_backbone, strict=True)) - {("", "")})
     lines = []
     for row in table.rows:
-        line, by_fold, mean = _start(row), row.estimates(), row.mean()
-        for fold in range(table.folds):
-            line[f"fold {fold}"] = with_interval(by_fold[fold]) if fold in by_fold else "-"
+        mean, texts = row.mean(), {fold: with_interval(score) for fold, score in row.estimates().items()}
+        line = _start(row) | fold_cells(table.folds, texts)
         line["mean"] = with_interval(mean) if mean else row.missing
         line["FB-IoU"], line["per-class Dice"] = _mean(row, "fb_iou"), _mean(row, "dice")
         line["2m/(1+m) of mIoU"] = _mean(row, "miou", dice_of_miou)
@@ -114,8 +113,7 @@ def dice_cells(table: FoldTable) -> pd.DataFrame:
     """The mean over classes of the Dice, of every row by fold, and its mean over all folds."""
     lines = []
     for row in table.rows:
-        by_fold = row.frame.dice
-        folds = {f"fold {f}": percent(by_fold[f]) if f in by_fold else "-" for f in range(table.folds)}
+        folds = fold_cells(table.folds, row.frame.dice.map(percent).to_dict())
         lines.append(_start(row) | folds | {"mean": "-" if row.missing else _mean(row, "dice")})
     return pd.DataFrame(lines)
 
@@ -138,10 +136,10 @@ def gain_cells(pairs: Sequence[Gain]) -> pd.DataFrame:
     """Gains in percentage points: one row per pair, one column per fold, and the mean over all folds."""
     rows = []
     for gain in pairs:
-        texts = {"gain in mIoU points": gain.name}
-        for fold in range(gain.row.folds):
-            texts[f"fold {fold}"] = gain_with_interval(gain.by_fold[fold]) if fold in gain.by_fold else "-"
-        rows.append(texts | {"mean": gain_with_interval(gain.mean) if gain.mean else gain.missing})
+        texts = {fold: gain_with_interval(estimate) for fold, estimate in gain.by_fold.items()}
+        mean = gain_with_interval(gain.mean) if gain.mean else gain.missing
+        line = {"gain in mIoU points": gain.name} | fold_cells(gain.row.folds, texts)
+        rows.append(line | {"mean": mean})
     return pd.DataFrame(rows)
 
 

@@ -16,7 +16,14 @@ from fewseg.metrics import (
     trainings_interval,
 )
 from fewseg.reports.frame import ROW, FoldRow, FoldTable, baseline_pairs
-from fewseg.reports.numbers import Estimate, estimate_of, gain_with_interval, mean_of, with_interval
+from fewseg.reports.numbers import (
+    Estimate,
+    estimate_of,
+    fold_cells,
+    gain_with_interval,
+    mean_of,
+    with_interval,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,12 +98,10 @@ def training_cells(table: FoldTable) -> pd.DataFrame:
     for group in several_trainings(table):
         if not group.trained:
             continue
-        line = {"method": group.name}
-        for fold in range(table.folds):
-            count = len(group.counts(fold))
-            line[f"fold {fold}"] = f"{with_interval(group.estimates[fold])} ({count})" if count else "-"
-        line["mean"] = group.missing or with_interval(mean_of(list(group.estimates.values())))
-        lines.append(line)
+        by_fold = group.estimates
+        texts = {f: f"{with_interval(score)} ({len(group.counts(f))})" for f, score in by_fold.items()}
+        mean = group.missing or with_interval(mean_of(list(by_fold.values())))
+        lines.append({"method": group.name} | fold_cells(table.folds, texts) | {"mean": mean})
     return pd.DataFrame(lines)
 
 
@@ -114,8 +119,7 @@ def training_gain_cells(table: FoldTable) -> pd.DataFrame:
         same = a.checkpoints == b.checkpoints
         by_fold = {f: trainings_difference(a.counts(f), b.counts(f), a.classes(f), same=same) for f in shared}
         line = {"gain in mIoU points": f"{b.name} over {a.name}"}
-        for fold in range(table.folds):
-            line[f"fold {fold}"] = _gain(by_fold[fold]) if fold in by_fold else "-"
+        line |= fold_cells(table.folds, {fold: _gain(difference) for fold, difference in by_fold.items()})
         missing = "; ".join(dict.fromkeys(group.missing for group in (a, b) if group.missing))
         line["mean"] = missing or gain_with_interval(mean_of([*map(estimate_of, by_fold.values())]))
         line["trainings of each"] = f"{len(b.rows)} and {len(a.rows)}"

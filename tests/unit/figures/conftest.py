@@ -29,7 +29,7 @@ from fewseg.recipes import evaluation as recipe_lines
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES, variants
 from fewseg.recipes.resolve import build_method
-from fewseg.reports.figures.context import FigureContext
+from fewseg.reports.figures.base import FigureContext
 from fewseg.reports.figures.model import FigureModel
 from fewseg.reports.options import FiguresOptions
 from tiny_folds import SIDE, tiny_folds

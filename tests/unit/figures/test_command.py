@@ -11,7 +11,7 @@ from fewseg.cli import main
 from fewseg.engine.results import load_counts
 from fewseg.recipes.evaluation import evaluate
 from fewseg.recipes.options import EvaluateOptions
-from fewseg.reports.figures.context import Claim
+from fewseg.reports.figures.base import Claim
 from fewseg.reports.figures.failures import failures, outcomes_of
 from fewseg.reports.figures.run import FIGURES
 from fewseg.reports.numbers import Estimate

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 
 from fewseg.data.episodes import EpisodeSpec
 from fewseg.reports.figures import failures, separation, sizes
-from fewseg.reports.figures.context import FigureContext, write_records
+from fewseg.reports.figures.base import FigureContext, write_records
 from fewseg.reports.figures.drawing import COLOURS, HATCHES, MARKERS, grouped_bars, panels, save
 from fewseg.reports.figures.maps import Attention, Similarity
 from fewseg.reports.figures.model import TABLE_III, example_episodes

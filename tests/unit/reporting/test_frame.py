@@ -1,11 +1,13 @@
 """The tidy frame: a row a result, counts by its key, tables and gains as queries on it."""
 
 import json
+import shutil
 
 import pytest
 
 from fewseg.engine.results import counts_path, load_with_counts
 from fewseg.reports.frame import fold_tables, load_results, without_conflicts
+from result_files import write_sealed
 
 
 def test_every_result_is_a_row_by_its_path_with_its_counts(folder, write):
@@ -67,3 +69,28 @@ def test_results_that_are_twice_there_are_named_and_left_out(folder, write):
     assert set(found.frame.index) - set(kept.frame.index) == {"late", "differs", "scl-2"}
     with pytest.raises(ValueError, match="2 results of one row, panet mean 1-shot on voc5i-mini fold 2"):
         fold_tables(found)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_rarer_class_split_of_a_fold_is_left_out_and_of_two_as_frequent_both(write, tied):
+    """One result says fold 1 and has the class split of fold 0."""
+    folder = write("zero", 0).parent
+    write("one", 1)
+    if not tied:
+        write("scl", 1, method="scl-pfenet", recipe="voc5i_mini_scl")
+    shutil.copy(counts_path(folder / "zero.json"), counts_path(folder / "split.json"))
+    stored = json.loads((folder / "zero.json").read_text())
+    write_sealed(folder / "split.json", stored | {"fold": 1, "recipe": "voc5i_mini_pfenet_long"})
+    kept, problems = without_conflicts(load_results(folder))
+    out = "one.json (classes 3, 4), split.json (classes 1, 2)" if tied else "split.json (classes 1, 2)"
+    said = "different class splits of voc5i-mini fold 1 cannot share a table; left out"
+    assert problems == [f"{said} {out}"]
+    assert set(kept.frame.index) == ({"zero"} if tied else {"zero", "one", "scl"})
+
+
+def test_a_fold_that_no_paper_has_is_left_out(write):
+    folder = write("fifth", 5).parent
+    write("zero", 0)
+    kept, problems = without_conflicts(load_results(folder))
+    assert problems == ["fifth.json is of fold 5, outside 0 .. 3: left out"]
+    assert list(kept.frame.index) == ["zero"]

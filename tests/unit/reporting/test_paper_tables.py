@@ -176,6 +176,19 @@ def test_a_missing_fold_has_no_mean_and_is_named(folder):
     assert cells[3].estimate is not None
 
 
+def test_two_different_results_of_one_row_are_both_left_out_and_named(write, tmp_path):
+    for fold in range(4):
+        write(f"fold{fold}", fold)
+    write("again", 2, better=0.1)
+    table = tables_of(tmp_path / "results")["scl", "1"]
+    assert table.problems == (
+        "2 results of one row, pfenet mean 1-shot on voc5i-mini fold 2: again.json and fold2.json: left out, "
+        "keep one of the files",
+    )
+    ((_, cells),) = row_of(table, "PFENet (TPAMI'20)").lines["voc5i-mini"]
+    assert [cell.status for cell in cells] == ["", "", "not run", "", "missing fold 2"]
+
+
 def test_a_gain_without_its_baseline_says_so(write, tmp_path):
     for fold in range(4):
         write(f"scl{fold}", fold, **SCL)

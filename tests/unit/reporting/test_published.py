@@ -107,62 +107,71 @@ def test_the_means_are_those_of_the_folds_beside_them():
 
 
 SHARED = Path(os.environ.get("FEWSEG_SHARED", Path(__file__).parents[3] / ".." / "shared"))
-PAPER = SHARED / "papers" / "scl.txt"
+PAPERS = SHARED / "papers"
+needs_papers = pytest.mark.skipif(
+    not (PAPERS / "scl.txt").exists(), reason="the texts of the papers are not at $FEWSEG_SHARED"
+)
 
 
-@pytest.mark.skipif(not PAPER.exists(), reason="the text of the paper is not at $FEWSEG_SHARED")
-def test_every_line_of_srpnets_table_1_is_in_the_papers_text():
-    text = (PAPER.parent / "srpnet.txt").read_text().replace("F+SRP (sup)", "F + SRP (sup)").splitlines()
-    rows = defaultdict(list)
+def printed(value):
+    return f"{value.percent:.1f}" + (f"±{value.std:.2f}" if value.std is not None else "")
+
+
+def lines_of(paper, tables, columns, shots):
+    """(table, row, backbone) -> the texts of a row in the order of the paper, "-" where it has none."""
+    rows = defaultdict(dict)
     for v in published_values():
-        if (v.paper, v.table) == ("srpnet", "1"):
-            rows[v.row].append(f"{v.percent:.1f}")
-    assert len(rows) == 7
-    for row, values in rows.items():
+        if v.paper == paper and v.table in tables:
+            rows[v.table, v.row, v.backbone][v.shots, v.column] = printed(v)
+    places = [(k, column) for k in shots for column in columns]
+    return {key: tuple(found.get(place, "-") for place in places) for key, found in rows.items()}
+
+
+FOLDS = ("fold0", "fold1", "fold2", "fold3", "mean")
+
+
+@needs_papers
+def test_every_line_of_srpnets_table_1_is_in_the_papers_text():
+    text = (PAPERS / "srpnet.txt").read_text().replace("F+SRP (sup)", "F + SRP (sup)").splitlines()
+    found = lines_of("srpnet", "1", FOLDS, (1,))
+    assert len(found) == 7
+    for (_, row, _), values in found.items():
         assert " ".join([row, *values]) in text
 
 
-@pytest.mark.skipif(not PAPER.exists(), reason="the text of the paper is not at $FEWSEG_SHARED")
+@needs_papers
 @pytest.mark.parametrize(
-    ("paper", "table", "begin", "end"),
+    ("table", "begin", "end"),
     [
-        ("srpnet", "2", " Table 2: mean-IoU", "respect to the random seed"),
-        ("srpnet", "3", " Table 3: Dice", "16-24)"),
-        ("srpnet", "4", " Table 4: mean-IoU", "posed Self-Reg"),
+        ("2", " Table 2: mean-IoU", "respect to the random seed"),
+        ("3", " Table 3: Dice", "16-24)"),
+        ("4", " Table 4: mean-IoU", "posed Self-Reg"),
     ],
 )
-def test_the_numbers_of_a_table_are_those_of_the_papers_text_in_its_order(paper, table, begin, end):
-    text = (PAPER.parent / f"{paper}.txt").read_text()
-    part = text[text.index(begin) :]
-    part = part[: part.index(end)]
-    in_text = re.findall(r"(?<![\d.])\d\d\.\d(?:±\d\.\d\d)?(?![\d.])", part)
-    values = [v for v in published_values() if (v.paper, v.table) == (paper, table)]
-    if paper == "srpnet" and table != "4":
+def test_the_numbers_of_srpnets_tables_are_those_of_the_papers_text_in_its_order(table, begin, end):
+    part = (PAPERS / "srpnet.txt").read_text().split(begin, 1)[1].split(end, 1)[0]
+    values = [v for v in published_values() if (v.paper, v.table) == ("srpnet", table)]
+    if table != "4":
         values.sort(key=lambda v: v.shots)  # printed one below the other
-    printed = [f"{v.percent:.1f}" + (f"±{v.std:.2f}" if v.std is not None else "") for v in values]
-    assert printed == in_text
+    assert [printed(v) for v in values] == re.findall(r"(?<![\d.])\d\d\.\d(?:±\d\.\d\d)?(?![\d.])", part)
 
 
-@pytest.mark.skipif(not PAPER.exists(), reason="the text of the paper is not at $FEWSEG_SHARED")
+@needs_papers
 def test_every_line_of_scls_large_tables_is_in_the_papers_text():
     lines = set()
-    for line in PAPER.read_text().splitlines():
+    for line in (PAPERS / "scl.txt").read_text().splitlines():
         found = re.search(r"(vgg16|resnet\d+) ((?:[\d.-]+ ?)+)$", line)
         if found:
-            lines.add((found[1], tuple(found[2].split())))
-    rows = defaultdict(dict)
-    for v in published_values():
-        if v.paper == "scl" and v.table in ("1", "2", "3"):
-            rows[v.table, v.row, v.backbone][v.shots, v.column] = f"{v.percent:.1f}"
-    columns = ["fold0", "fold1", "fold2", "fold3", "mean"]
-    for (table, _, backbone), found in rows.items():
-        order = [(s, "fb_iou") for s in (1, 5)] if table == "3" else [(s, c) for s in (1, 5) for c in columns]
-        assert (backbone, tuple(found.get(key, "-") for key in order)) in lines
+            lines.add((found[1], *found[2].split()))
+    rows = lines_of("scl", "12", FOLDS, (1, 5)) | lines_of("scl", "3", ("fb_iou",), (1, 5))
+    assert len(rows) == 13 + 5 + 4
+    for (_, _, backbone), values in rows.items():
+        assert (backbone, *values) in lines
 
 
-@pytest.mark.skipif(not PAPER.exists(), reason="the text of the paper is not at $FEWSEG_SHARED")
+@needs_papers
 def test_every_line_of_sd_aanets_tables_is_in_the_papers_text():
-    text = (PAPER.parent / "sd-aanet.txt").read_text()
+    text = (PAPERS / "sd-aanet.txt").read_text()
     lines = set()
     for line in (
         text.replace("VGG-16", "vgg16").replace("ResNet", "resnet").replace("(ours)", "").splitlines()
@@ -171,16 +180,11 @@ def test_every_line_of_sd_aanets_tables_is_in_the_papers_text():
         if found:
             row, dagger, backbone, values = found.groups()
             lines.add((row + " (473)" * bool(dagger), (backbone or "").strip(), *values.split()))
-    rows = defaultdict(dict)
-    for v in published_values():
-        if v.paper == "sd-aanet":
-            rows[v.table, v.row, v.backbone][v.shots, v.column] = f"{v.percent:.1f}"
+    rows = lines_of("sd-aanet", "12", FOLDS, (1, 5)) | lines_of("sd-aanet", "34", FOLDS, (1,))
+    rows |= lines_of("sd-aanet", "5", FOLDS, (5,))
     assert len(rows) == 18 + 13 + 4 + 2 + 2
-    columns = ["fold0", "fold1", "fold2", "fold3", "mean"]
-    for (table, row, backbone), found in rows.items():
-        shots, named = {"1": (1, 5), "2": (1, 5), "5": (5,)}.get(table, (1,)), table in "12"
-        values = (found.get((k, column), "-") for k in shots for column in columns)
-        assert (row, backbone if named else "", *values) in lines
+    for (table, row, backbone), values in rows.items():
+        assert (row, backbone if table in "12" else "", *values) in lines
 
 
 @pytest.mark.parametrize(

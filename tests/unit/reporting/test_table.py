@@ -1,13 +1,15 @@
 import io
+from dataclasses import replace
+from math import sqrt
 
 import pytest
 from rich.console import Console
 
-from fewseg.data.protocols import Protocol
+from fewseg.data.protocols import HSNET, Protocol
 from fewseg.reports import frame, tables
 from fewseg.reports.numbers import Estimate, mean_of, with_interval
 from fewseg.reports.options import TableOptions
-from fewseg.reports.tables import rich_table, score_cells
+from fewseg.reports.tables import rich_table, score_cells, spread_line
 
 
 @pytest.fixture
@@ -217,3 +219,21 @@ def test_results_of_several_rules_for_novel_classes_share_a_table_where_that_is_
         assert text.count(rule) == 1
     write("other", recipe="r3", protocol=Protocol(name="mini", min_area=9))
     assert printed(folder, any_training=True).count("mIoU in percent") == 2
+
+
+def test_the_line_has_the_deviation_over_seeds_and_the_smallest_difference(results):
+    (run,) = results(folds=(0,))
+    spread = (0.5 - 0.0123 / 2**0.5, 0.5 + 0.0123 / 2**0.5)  # two seeds with a deviation of 0.0123
+    seeds = tuple(replace(seed, miou=end) for seed, end in zip(run.seeds, spread, strict=True))
+    line = spread_line(replace(run, seeds=seeds, miou_ci95=(0.49, 0.51)))
+    smallest = 100 * (1.959964 + 0.841621) * sqrt(2) * 0.01 / 1.959964
+    assert "mIoU 50.0 (+- 1.2 over 2 seeds)" in line
+    assert f"60 episodes find differences from {smallest:.1f} points, unpaired" in line
+    assert "(one seed)" in spread_line(replace(run, seeds=run.seeds[:1]))
+
+
+def test_the_protocol_is_reported_in_one_line_with_its_digest(frame_of, results):
+    known, other = results(folds=(0,), protocol=HSNET), results(folds=(0,))
+    lines = frame_of([*known, *other]).frame.protocol_line.tolist()
+    assert lines == [f"protocol {HSNET.line()}", f"protocol mini [{other[0].protocol_digest}]"]
+    assert f"[{HSNET.digest()}]" in lines[0]

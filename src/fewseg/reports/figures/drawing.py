@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from scipy.ndimage import binary_erosion
 
 from fewseg.ops.files import atomic_path
 from fewseg.reports.marked_pictures import Picture
@@ -174,9 +175,8 @@ def overlay(
     mixed: Picture = (0.35 * picture.mean(axis=2, keepdims=True) + 0.65 * colours).astype(np.uint8)
     if truth is None:
         return np.asarray(mixed)
-    grown = np.pad(truth, 1, mode="edge")
-    inner = grown[:-2, 1:-1] & grown[2:, 1:-1] & grown[1:-1, :-2] & grown[1:-1, 2:]
-    return np.where((truth & ~inner)[..., None], np.uint8(255), mixed)
+    outline = truth & ~binary_erosion(truth, border_value=1)
+    return np.where(outline[..., None], np.uint8(255), mixed)
 
 
 def add_scale(figure: Figure, label: str) -> None:

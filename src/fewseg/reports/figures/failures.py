@@ -18,12 +18,11 @@ from matplotlib.figure import Figure
 from fewseg.data.draws import Draws
 from fewseg.data.episodes import EpisodeSpec
 from fewseg.metrics import EpisodeCounts
-from fewseg.reports.figures.context import Record
+from fewseg.reports.figures.base import CheckpointFigure, GridRow, Record
 from fewseg.reports.figures.drawing import LEGEND, Groups, bar_chart, overlay, unit_range
 from fewseg.reports.figures.intervals import rate_estimate
 from fewseg.reports.figures.maps import Attention, attention_maps, has_attention
 from fewseg.reports.figures.model import FigureModel, SeededEpisode, Support, episode_record, question_of
-from fewseg.reports.figures.runner import CheckpointFigure, GridRow
 from fewseg.reports.marked_pictures import Bools, judged, spotlight
 from fewseg.types import IGNORE
 

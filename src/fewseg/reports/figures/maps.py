@@ -20,7 +20,7 @@ from fewseg.data.episodes import EpisodeSpec
 from fewseg.ops.masks import foreground_cells
 from fewseg.ops.progress import tracked
 from fewseg.ops.similarity import COSINE_EPS
-from fewseg.reports.figures.context import Record, with_prefix
+from fewseg.reports.figures.base import CheckpointFigure, GridRow, Record, with_prefix
 from fewseg.reports.figures.drawing import Groups, bar_chart, overlay, unit_range
 from fewseg.reports.figures.intervals import mean_estimate
 from fewseg.reports.figures.model import (
@@ -32,7 +32,6 @@ from fewseg.reports.figures.model import (
     in_table_iii,
     label_of,
 )
-from fewseg.reports.figures.runner import CheckpointFigure, GridRow
 from fewseg.reports.numbers import Estimate
 from fewseg.types import IGNORE, Features, Guides
 

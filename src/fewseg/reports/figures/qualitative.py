@@ -11,10 +11,9 @@ from dataclasses import replace
 
 from fewseg.data.episodes import EpisodeSpec
 from fewseg.metrics import EpisodeCounts, bootstrap_score, count, mean_score
-from fewseg.reports.figures.context import Record, with_prefix
+from fewseg.reports.figures.base import CheckpointFigure, GridRow, Record, with_prefix
 from fewseg.reports.figures.drawing import LEGEND, Noted, bar_chart
 from fewseg.reports.figures.model import FigureModel, episode_record, label_of, question_of
-from fewseg.reports.figures.runner import CheckpointFigure, GridRow
 from fewseg.reports.marked_pictures import Bools, Picture, judged, spotlight
 from fewseg.reports.numbers import Estimate
 from fewseg.reports.size_scores import size_gain

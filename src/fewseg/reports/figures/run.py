@@ -8,12 +8,11 @@ from pathlib import Path
 
 from fewseg.data.folds import FoldData
 from fewseg.recipes.recipe import Recipe
-from fewseg.reports.figures.context import CLAIMS, FigureContext, write_records
+from fewseg.reports.figures.base import CLAIMS, FigureContext, PaperFigure, write_records
 from fewseg.reports.figures.failures import Failures
 from fewseg.reports.figures.maps import Attention, Similarity
 from fewseg.reports.figures.model import FigureModel
 from fewseg.reports.figures.qualitative import Qualitative, Restored
-from fewseg.reports.figures.runner import PaperFigure
 from fewseg.reports.figures.separation import MetricCells, Prototypes
 from fewseg.reports.figures.shot_weights import ShotWeightFigure
 from fewseg.reports.figures.sizes import Sizes

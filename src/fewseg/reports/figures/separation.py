@@ -28,11 +28,10 @@ from torch import Tensor
 from fewseg.data.draws import Draws
 from fewseg.methods.prototypical import EMBEDDING
 from fewseg.ops.masks import foreground_cells
-from fewseg.reports.figures.context import Record, with_prefix
+from fewseg.reports.figures.base import CheckpointFigure, Record, with_prefix
 from fewseg.reports.figures.drawing import COLOURS, MARKERS, Groups, bar_chart, legend_below, panels
 from fewseg.reports.figures.intervals import Floats, with_jackknife
 from fewseg.reports.figures.model import TABLE_III, FigureModel, Support, in_table_iii, label_of
-from fewseg.reports.figures.runner import CheckpointFigure
 from fewseg.reports.numbers import Estimate
 from fewseg.types import Features
 

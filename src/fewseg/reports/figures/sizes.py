@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 
 from fewseg.metrics import SIZE_EDGES
 from fewseg.metrics.scores import size_label
-from fewseg.reports.figures.context import Record
+from fewseg.reports.figures.base import PaperFigure, Record
 from fewseg.reports.figures.drawing import panels, plain_axes, style
 from fewseg.reports.figures.model import TABLE_III
-from fewseg.reports.figures.runner import PaperFigure
 from fewseg.reports.frame import FoldRow, FoldTable, fold_tables
 from fewseg.reports.size_scores import mean_sizes, size_gain, size_scores
 

@@ -20,11 +20,10 @@ from torch import Tensor
 from fewseg.data.draws import Draws
 from fewseg.methods.scl import SupportPathScorer
 from fewseg.ops.masks import ForegroundRule, covered_and_missed
-from fewseg.reports.figures.context import Record
+from fewseg.reports.figures.base import CheckpointFigure, GridRow, Record
 from fewseg.reports.figures.drawing import bar_chart
 from fewseg.reports.figures.intervals import mean_estimate, ratio_estimate
 from fewseg.reports.figures.model import FigureModel, Support
-from fewseg.reports.figures.runner import CheckpointFigure, GridRow
 from fewseg.reports.marked_pictures import spotlight
 from fewseg.reports.numbers import Estimate
 from fewseg.types import Features
