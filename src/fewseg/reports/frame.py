@@ -43,10 +43,6 @@ COLUMNS = (  # noqa: SIM905 (a list literal is one name a line)
 ).split()
 """Columns of the frame, whose index is ``key``; scores are fractions."""
 
-OWN = ["method", "variant", "recipe", "dataset", "fold", "train_seed", "checkpoint", "ways", "shots"]
-OWN += ["fusion", "on", "backbone", "precision", "protocol_digest", "miou_std"]
-"""Columns that are fields or properties of a result."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
@@ -138,7 +134,7 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
     row, value = printed_as(run)
     protocol = stored_protocol(run.protocol)
     title = str(run.protocol.get("name", ""))
-    return {name: getattr(run, name) for name in OWN} | {
+    made = {
         "key": key,  # the file's path below its folder, without .json
         "path": f"{key}.json",
         "label": variant(run.variant).label or run.recipe or run.method,  # for figures
@@ -164,6 +160,7 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
         "published_dataset": value.dataset if value else "",
         "published_backbone": value.backbone if value else "",
     }
+    return made | {name: getattr(run, name) for name in COLUMNS if name not in made}
 
 
 def by_test_alone(results: Results) -> Results:

@@ -18,9 +18,6 @@ class Estimate:
     high: float  # upper end
 
 
-ENDS = ("value", "low", "high")
-
-
 def percent(value: float) -> str:
     """0.6183 as "61.8"."""
     return f"{100 * value:.1f}"

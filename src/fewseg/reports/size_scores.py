@@ -15,7 +15,7 @@ from fewseg.metrics import EpisodeCounts, bootstrap_score, miou_by_size, paired_
 from fewseg.metrics.scores import SizeBin
 from fewseg.metrics.statistics import check_same_episodes
 from fewseg.reports.frame import FoldTable
-from fewseg.reports.numbers import ENDS, Estimate, estimate_of, mean_of, percent
+from fewseg.reports.numbers import Estimate, estimate_of, mean_of, percent
 
 
 def size_scores(table: EpisodeCounts, classes: Sequence[int], *, seed: int = 0) -> pd.DataFrame:
@@ -37,12 +37,11 @@ def size_scores(table: EpisodeCounts, classes: Sequence[int], *, seed: int = 0) 
 
 def mean_sizes(folds: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The mean of each bin over folds, and its episodes in all folds; NaN if a fold has none."""
-    mean, scores = folds[0].copy(), ["miou", "low", "high"]
-    counted = ["episodes", "images", "classes"]
+    mean, counted = folds[0].copy(), ["episodes", "images", "classes"]
     mean[counted] = sum(fold[counted] for fold in folds)
     for i in mean.index:
-        estimates = [Estimate(**dict(zip(ENDS, fold.loc[i, scores], strict=True))) for fold in folds]
-        mean.loc[i, scores] = list(vars(mean_of(estimates)).values())
+        estimates = [Estimate(value=f.miou[i], low=f.low[i], high=f.high[i]) for f in folds]
+        mean.loc[i, ["miou", "low", "high"]] = list(vars(mean_of(estimates)).values())
     return mean
 
 

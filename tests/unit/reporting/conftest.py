@@ -8,16 +8,6 @@ from site_page import Page
 
 
 @pytest.fixture
-def counts_of_fold():
-    return make_counts
-
-
-@pytest.fixture
-def result_of():
-    return make_result
-
-
-@pytest.fixture
 def frame_of():
     """(results, or pairs of results and counts) -> their frame, by keys that are numbers."""
 

@@ -13,6 +13,7 @@ from fewseg.reports import comparison
 from fewseg.reports.comparison import comparison_lines, comparison_table
 from fewseg.reports.numbers import points
 from fewseg.reports.options import CompareOptions
+from result_files import make_counts
 
 
 def compare(a, b, **options):
@@ -32,17 +33,17 @@ def shown(table):
     return console.file.getvalue()
 
 
-def test_two_results_on_the_same_episodes_are_compared_pair_by_pair(write, counts_of_fold):
+def test_two_results_on_the_same_episodes_are_compared_pair_by_pair(write):
     a, b = write("a"), write("b", better=0.02, method="scl-pfenet")
     found = compare(a, b)
-    expected = paired_difference(counts_of_fold(), counts_of_fold(better=0.02), [1, 2])
+    expected = paired_difference(make_counts(), make_counts(better=0.02), [1, 2])
     assert found.paired == expected
     assert (found.difference.value, found.difference.low, found.difference.high) == (
         expected.difference,
         expected.interval.low,
         expected.interval.high,
     )
-    images = paired_difference(counts_of_fold(), counts_of_fold(better=0.02), [1, 2], over="queries")
+    images = paired_difference(make_counts(), make_counts(better=0.02), [1, 2], over="queries")
     assert found.over_queries == images != expected
     assert f"over query images, each with all its episodes: {points(images.difference)}" in "\n".join(
         comparison_lines(found)
@@ -85,7 +86,7 @@ def test_results_of_different_protocols_are_refused_and_it_says_what_differs(wri
     assert f"different: {found.differences[0]}" in comparison_lines(found)
 
 
-def test_results_of_different_folds_are_refused_and_unpaired_when_allowed(write, counts_of_fold):
+def test_results_of_different_folds_are_refused_and_unpaired_when_allowed(write):
     a, b = write("a"), write("b", fold=1)
     with pytest.raises(ValueError, match=r"fold 0 and 1; class split novel: \[1, 2\] and \[3, 4\]"):
         compare(a, b)
@@ -96,7 +97,7 @@ def test_results_of_different_folds_are_refused_and_unpaired_when_allowed(write,
     above = (found.b.miou_ci95[1] - found.b.miou_mean) ** 2 + (found.a.miou_mean - found.a.miou_ci95[0]) ** 2
     assert found.unpaired.low == pytest.approx(found.unpaired.value - below**0.5)
     assert found.unpaired.high == pytest.approx(found.unpaired.value + above**0.5)
-    errors = [bootstrap_score(counts_of_fold(f), [2 * f + 1, 2 * f + 2]).standard_error for f in (0, 1)]
+    errors = [bootstrap_score(make_counts(f), [2 * f + 1, 2 * f + 2]).standard_error for f in (0, 1)]
     error = (errors[0] ** 2 + errors[1] ** 2) ** 0.5
     assert found.detectable == pytest.approx(minimum_detectable_difference(error, episodes=60))
     text = shown(comparison_table(found))
@@ -158,11 +159,11 @@ def trained(seed, steps=100):
     return {"training": {"seed": seed, "config": {"steps": steps, "seed": seed}}}
 
 
-def test_several_trainings_give_an_interval_with_the_noise_of_training(write, counts_of_fold):
+def test_several_trainings_give_an_interval_with_the_noise_of_training(write):
     lifts = {"a0": 0.0, "a1": 0.02, "b0": 0.05, "b1": 0.02, "b2": 0.07}
     paths = {name: write(name, better=lift, **trained(int(name[1]))) for name, lift in lifts.items()}
     found = compare(paths["a0"], paths["b0"], more_a=[paths["a1"]], more_b=[paths["b1"], paths["b2"]])
-    counts = [[counts_of_fold(better=lifts[n]) for n in lifts if n[0] == side] for side in "ab"]
+    counts = [[make_counts(better=lifts[n]) for n in lifts if n[0] == side] for side in "ab"]
     expected = trainings_difference(*counts, [1, 2])
     assert found.trainings == expected
     ends = (expected.difference, expected.interval.low, expected.interval.high)

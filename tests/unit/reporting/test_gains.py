@@ -6,10 +6,11 @@ from fewseg.recipes.registry import variants
 from fewseg.reports.frame import FUSION_BASELINE, PAPER_FUSIONS, baseline_pairs, fold_tables, gains
 from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of
 from fewseg.reports.tables import gain_cells
+from result_files import make_counts, make_result
 
 
 @pytest.fixture
-def runs(counts_of_fold, result_of, frame_of):
+def runs(frame_of):
     """Results and their counts, by (method, fusion)."""
 
     class Runs:
@@ -18,8 +19,8 @@ def runs(counts_of_fold, result_of, frame_of):
 
         def add(self, method, fusion, better=0.0, folds=(0, 1, 2, 3), shots=5, **changes):
             for fold in folds:
-                counts = counts_of_fold(fold, better)
-                result = result_of(counts, fold, method=method, fusion=fusion, shots=shots, **changes)
+                counts = make_counts(fold, better)
+                result = make_result(counts, fold, method=method, fusion=fusion, shots=shots, **changes)
                 self.found.append((result, counts))
 
         def pairs(self):
@@ -81,7 +82,7 @@ def test_with_one_shot_the_fusion_does_not_matter(runs):
     ]
 
 
-def test_gains_are_paired_by_fold_and_their_mean_is_over_all_folds(runs, counts_of_fold):
+def test_gains_are_paired_by_fold_and_their_mean_is_over_all_folds(runs):
     runs.add("pfenet", "average")
     runs.add("scl-pfenet", "average", better=0.03)
     assert len(runs.pairs()) == 1
@@ -89,7 +90,7 @@ def test_gains_are_paired_by_fold_and_their_mean_is_over_all_folds(runs, counts_
     expected = []
     for fold in range(4):
         classes = [2 * fold + 1, 2 * fold + 2]
-        found = paired_difference(counts_of_fold(fold), counts_of_fold(fold, 0.03), classes, over="queries")
+        found = paired_difference(make_counts(fold), make_counts(fold, 0.03), classes, over="queries")
         expected.append(Estimate(value=found.difference, low=found.interval.low, high=found.interval.high))
     assert gain.by_fold == dict(enumerate(expected))
     assert gain.mean == mean_of(expected)

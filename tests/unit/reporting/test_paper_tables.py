@@ -12,6 +12,7 @@ from fewseg.reports.frame import load_results, results_of
 from fewseg.reports.numbers import Estimate, mean_of
 from fewseg.reports.papers import measured_how, paper_tables
 from fewseg.reports.published import layouts, printed_in, published_values
+from result_files import make_counts, make_result
 
 SCL = {"method": "scl-pfenet", "fusion": "average", "recipe": "voc5i_mini_scl"}
 
@@ -249,9 +250,9 @@ def test_another_backbone_is_no_row_of_the_paper_on_the_papers_set(write, tmp_pa
     assert row.lines["pascal-5i"][0][1][0].status == "not run"
 
 
-def test_results_of_several_ways_are_no_row_of_a_paper(result_of, counts_of_fold):
-    counts = counts_of_fold()
-    result = result_of(counts)
+def test_results_of_several_ways_are_no_row_of_a_paper():
+    counts = make_counts()
+    result = make_result(counts)
     object.__setattr__(result, "ways", 2)
     row = row_of(paper_tables(results_of({"a": result}, {"a": counts}))[0], "PFENet (TPAMI'20)")
     assert list(row.lines) == ["pascal-5i"]

@@ -9,7 +9,7 @@ import pytest
 from fewseg.metrics import miou_by_size
 from fewseg.reports.frame import fold_tables
 from fewseg.reports.size_scores import mean_sizes, of_size, size_cells, size_gain, size_scores
-from result_files import episode_table
+from result_files import episode_table, make_counts, make_result
 
 
 def table(better=0, n=40, seeds=2):
@@ -90,12 +90,12 @@ def test_the_mean_over_folds_needs_every_fold():
     assert np.isnan(found.miou[4])
 
 
-def test_a_cell_is_the_mean_over_the_folds_with_the_number_of_episodes(counts_of_fold, result_of, frame_of):
+def test_a_cell_is_the_mean_over_the_folds_with_the_number_of_episodes(frame_of):
     found = []
     for method, better, folds in (("pfenet", 0.0, (0, 1, 2, 3)), ("matcher", -0.1, (0, 1))):
         for fold in folds:
-            counts = counts_of_fold(fold, better)
-            found.append((result_of(counts, fold, method=method), counts))
+            counts = make_counts(fold, better)
+            found.append((make_result(counts, fold, method=method), counts))
     (drawn,) = fold_tables(frame_of(found))
     cells = size_cells(drawn)
     headings, rows = list(cells.columns), cells.values.tolist()

@@ -10,6 +10,7 @@ from fewseg.reports import frame, tables
 from fewseg.reports.numbers import Estimate, mean_of, with_interval
 from fewseg.reports.options import TableOptions
 from fewseg.reports.tables import rich_table, score_cells, spread_line
+from result_files import make_counts, make_result
 
 
 @pytest.fixture
@@ -23,9 +24,9 @@ def cells(table):
 
 
 @pytest.fixture
-def results(counts_of_fold, result_of):
+def results():
     def make(folds=(0, 1, 2, 3), better=0.0, **changes):
-        return [result_of(counts_of_fold(f, better), f, **changes) for f in folds]
+        return [make_result(make_counts(f, better), f, **changes) for f in folds]
 
     return make
 

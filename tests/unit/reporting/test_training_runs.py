@@ -12,6 +12,7 @@ from fewseg.reports.frame import results_of
 from fewseg.reports.options import SiteOptions
 from fewseg.reports.site.build import write_site
 from fewseg.reports.site.training_runs import drawn_names, read_losses, read_runs
+from result_files import make_counts, make_result
 from small_segmenters import small_backbone
 
 CONFIG = MatcherConfig(backbone=small_backbone("layer2", "layer3"))
@@ -42,14 +43,14 @@ def run(tmp_path):
 
 
 @pytest.fixture
-def found(counts_of_fold, result_of):
+def found():
     """(name=(recipe, fold, seed, checkpoint), ...) -> results."""
 
     def made(**runs):
         return results_of(
             {
-                name: result_of(
-                    counts_of_fold(fold), fold, recipe=recipe, train_seed=seed, checkpoint=checkpoint
+                name: make_result(
+                    make_counts(fold), fold, recipe=recipe, train_seed=seed, checkpoint=checkpoint
                 )
                 for name, (recipe, fold, seed, checkpoint) in runs.items()
             }
