@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from fewseg.annotations.options import IMAGE_SUFFIXES as IMAGE_SUFFIXES
@@ -124,7 +124,6 @@ def _unreadable(path: Path, kind: str, error: Exception) -> DataError:
 GREY_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
 """Modes of masks that people save: numbers, and colours where they are all grey and opaque."""
 _COLOURS = {"LA", "RGB", "RGBA"}
-_EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -166,7 +165,7 @@ def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Returns the oriented (H, W) of an image file, decoded coarsely: enough to find a truncated one."""
     with opened(path, "image", max_pixels) as file:
         width, height = file.size
-        if file.getexif().get(_EXIF_ORIENTATION, 1) in _TURNED:
+        if file.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED:
             width, height = height, width
         file.draft("RGB", (1, 1))
         file.load()

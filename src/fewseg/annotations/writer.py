@@ -183,9 +183,6 @@ class Journal:
     def __contains__(self, name: object) -> bool:
         return name in self._places
 
-    def __len__(self) -> int:
-        return len(self._places)
-
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Reads the lines that count one by one, in the order in which their names came first."""
         for place in list(self._places.values()):

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from fewseg.annotations.image_files import (
@@ -56,7 +56,6 @@ _THUMBNAIL = 240  # pixels of its longer side, at most
 _MOST_CHANGES = 200  # that can be undone
 _MASK_PLANES = 0.25  # memory to show a mask, as a share of that to decode its image
 _SHOWABLE = ("JPEG", "PNG", "WEBP")
-_EXIF_ORIENTATION = 0x0112
 
 DEFAULT_CLASS = "object"
 """What the page calls its first class."""
@@ -831,7 +830,7 @@ def browser_type(content: bytes) -> str | None:
     """The media type of an image file that browsers show as it is read here; None where they may not."""
     with Image.open(io.BytesIO(content)) as file:
         plain = file.mode in ("L", "RGB") and "transparency" not in file.info
-        upright = file.getexif().get(_EXIF_ORIENTATION, 1) == 1
+        upright = file.getexif().get(ExifTags.Base.Orientation, 1) == 1
         return Image.MIME[file.format] if file.format in _SHOWABLE and plain and upright else None
 
 

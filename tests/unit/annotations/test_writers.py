@@ -261,7 +261,7 @@ def test_a_killed_run_leaves_whole_lines_and_no_half_file(tmp_path, predictions)
         writer.write(predictions[2])
     assert len(json.loads((tmp_path / "coco.json").read_text())["images"]) == 3
     with CocoWriter(tmp_path, CLASSES) as writer:
-        assert len(writer.journal) == 3
+        assert len(list(writer.journal)) == 3
 
 
 class FullDisk:
