@@ -6,7 +6,9 @@ import base64
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from heapq import nsmallest
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -162,13 +164,18 @@ def write_sheet(
     ``expected`` are sentences on what to expect of the run; ``draw`` writes the thumbnails that do not exist.
     """
     classes: tuple[str, ...] = ()
-    cards: list[tuple[float, str, Mapping[str, Any]]] = []
-    for prediction in read_jsonl(folder / LINES):  # one by one: each holds a label map
-        classes = prediction.classes  # the same in all lines
-        score = float(str(prediction.facts.get("quality", min(prediction.scores))))
-        cards.append((score, prediction.name, prediction.facts))
-    cards.sort(key=lambda item: item[0])
-    shown = {name for _, name, _ in cards[:most]}
+    count = 0
+
+    def cards() -> Iterator[tuple[float, str, Mapping[str, Any]]]:
+        nonlocal classes, count
+        for prediction in read_jsonl(folder / LINES):  # one by one: each holds a label map
+            classes = prediction.classes  # the same in all lines
+            count += 1
+            score = float(str(prediction.facts.get("quality", min(prediction.scores))))
+            yield score, prediction.name, prediction.facts
+
+    lowest = nsmallest(most, cards(), key=itemgetter(0))
+    shown = {name for _, name, _ in lowest}
     undrawn = {name for name in shown if not _path(folder / THUMBS, name, ".png").is_file()}
     for prediction in read_jsonl(folder / LINES) if draw is not None and undrawn else ():
         if draw is not None and prediction.name in undrawn:
@@ -177,13 +184,13 @@ def write_sheet(
         "contact_sheet.html",
         title="Contact sheet",
         style=asset("page.css"),
-        count=len(cards),
-        left_out=max(0, len(cards) - most),
+        count=count,
+        left_out=max(0, count - most),
         script=asset("contact_sheet.js"),
         legend=[(name, COLOURS[k % len(COLOURS)]) for k, name in enumerate(classes)],
         problems=problems,
         expected=expected,
-        cards=[_card(folder / THUMBS, *item) for item in cards[:most]],
+        cards=[_card(folder / THUMBS, *item) for item in lowest],
     )
     atomic_write_text(folder / SHEET, text)
 

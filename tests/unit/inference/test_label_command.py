@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from PIL import Image
 
 from fewseg.annotations.formats import read_supports
 from fewseg.annotations.jsonl import read_jsonl
+from fewseg.annotations.values import Prediction
 from fewseg.cli import main
-from fewseg.inference import Segmenter, advice, folder_run, model, segmenter
+from fewseg.inference import Segmenter, advice, folder_run, model, outputs, segmenter
 from fewseg.inference.advice import verdict
 from fewseg.inference.find import find_images
 from fewseg.inference.folder_run import CHOICE, run_record
@@ -319,6 +321,31 @@ def test_the_contact_sheet_begins_with_the_lowest_quality(place, run):
     assert "http" not in html.replace("http-equiv", "")
     assert run("--sheet", "2")[0] == 0
     assert (place / "out/contact-sheet.html").read_text().count("data:image/jpeg") == 2
+
+
+def test_the_contact_sheet_of_many_images_keeps_the_facts_of_those_it_shows_alone(tmp_path, monkeypatch):
+    class Facts(dict):
+        """Facts that can be counted."""
+
+        __hash__ = object.__hash__
+
+    kept, most, labels = WeakSet(), 0, np.zeros((2, 2), np.uint8)
+
+    def many(path):
+        nonlocal most
+        for k in range(500):
+            facts = Facts(quality=(k * 7 % 500 // 10) / 50)  # each value ten times
+            kept.add(facts)
+            most = max(most, len(kept))
+            yield Prediction(name=f"{k:03}.png", labels=labels, classes=("a",), scores=(1.0,), facts=facts)
+
+    monkeypatch.setattr(outputs, "read_jsonl", many)
+    outputs.write_sheet(tmp_path, {}, 15)
+    assert most < 20
+    html = (tmp_path / "contact-sheet.html").read_text()
+    ranked = sorted(range(500), key=lambda k: k * 7 % 500 // 10)[:15]  # equal ones as they came
+    assert re.findall(r"</strong>(\d+)\.png", html) == [f"{k:03}" for k in ranked]
+    assert "500 images, lowest quality first. The 485 with the highest are left out." in html
 
 
 def test_the_contact_sheet_tells_the_colours_of_the_classes(place, run):
