@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from functools import lru_cache, partial
 from typing import Any
 
@@ -14,10 +17,9 @@ from fewseg.annotations.rle import decode_coco
 from fewseg.annotations.values import Instance, Prediction
 from fewseg.errors import first_line
 from fewseg.ops.files import parse_json
-from fewseg.ops.places import files_below, opened, store_errors
+from fewseg.ops.places import files_in, opened, store_errors
 from fewseg.types import DataError
 
-ENDING = ".parquet"
 _FORMAT = "fewseg-parquet-1"
 _OPEN = 4  # files that are in memory at once: a run's images lie in them in order, but for kills
 
@@ -59,9 +61,14 @@ def parquet_bytes(lines: Iterable[Mapping[str, Any]], classes: Iterable[str]) ->
     return file.getvalue()
 
 
+def part_name(names: Sequence[str]) -> str:
+    """The file of a run's output that has the images of these names."""
+    return f"part-{hashlib.sha256(repr(names).encode()).hexdigest()[:16]}.parquet"
+
+
 def parts_of(place: str) -> list[str]:
-    """The Parquet files of a run's output, by name."""
-    return [path for path in files_below(place) if path.endswith(ENDING)]
+    """The files of a run's output, by name; of others that lie there, or below, none."""
+    return [path for path in files_in(place) if fnmatch(posixpath.basename(path), "part-*.parquet")]
 
 
 def read_columns(place: str, columns: list[str]) -> dict[str, list[Any]]:

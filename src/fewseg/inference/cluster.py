@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fewseg.annotations.image_files import read_rgb
 from fewseg.annotations.options import ValueRange
-from fewseg.annotations.parquet import ENDING, parquet_bytes, parts_of, read_columns, read_parquet
+from fewseg.annotations.parquet import parquet_bytes, part_name, read_columns, read_parquet
 from fewseg.annotations.values import Prediction, check_name
 from fewseg.annotations.writer import line_of
 from fewseg.engine.executors import ray_cluster
@@ -40,7 +40,7 @@ from fewseg.inference.options import LabelOptions
 from fewseg.inference.outputs import THUMBS, thumbnail, write_sheet, write_thumbnail, wrong_names
 from fewseg.inference.segmentation import Session
 from fewseg.inference.segmenter import Segmenter, evenly
-from fewseg.ops.places import as_url, is_remote, opened, read_bytes, write_bytes
+from fewseg.ops.places import as_url, exists, is_remote, opened, read_bytes, write_bytes
 from fewseg.ops.progress import progress_bar
 from fewseg.recipes.resolve import best_device
 from fewseg.types import DataError
@@ -199,7 +199,7 @@ class ShardLabeller:
         names = list(shard["names"])
         places = dict(zip(names, zip(shard["places"], shard["paths"], strict=True), strict=True))
         outcome = {"images": len(names), "error": ""}
-        file = f"part-{hashlib.sha256(repr(names).encode()).hexdigest()[:16]}{ENDING}"
+        file = part_name(names)
         begun = self.ray.get(self.keeper.begin.remote(file))
         if begun > 1 + _LIVES:
             outcome["error"] = (
@@ -208,7 +208,7 @@ class ShardLabeller:
             )
             return outcome
         try:
-            if not any(part.endswith(f"/{file}") for part in parts_of(self.out)):
+            if not exists(self.out, file):
                 lines, classes = self._lines(places), self.session.supports.classes
                 write_bytes(self.out, file, parquet_bytes(lines, classes))
         except OSError as error:

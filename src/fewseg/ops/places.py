@@ -64,6 +64,24 @@ def files_below(place: str) -> list[str]:
             return []
 
 
+def files_in(folder: str) -> list[str]:
+    """The paths of what lies in a folder, by name; none where there is no such."""
+    fs, path = opened(folder)
+    with store_errors(folder):
+        fs.invalidate_cache()
+        try:
+            return sorted(map(str, fs.ls(path, detail=False)))
+        except FileNotFoundError:
+            return []
+
+
+def exists(folder: str, name: str) -> bool:
+    """Whether there is a file in a folder."""
+    fs, path = opened(folder)
+    with store_errors(folder):
+        return bool(fs.exists(posixpath.join(path, name)))
+
+
 def has_pattern(path: str) -> bool:
     """Whether a path is a pattern."""
     return any(letter in path for letter in "*?[")
