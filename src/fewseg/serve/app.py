@@ -78,6 +78,8 @@ def create_app(
                 await run_in_threadpool(pages.sweep_kept)
                 await asyncio.sleep(_SWEEP_SECONDS)
 
+        if pages.kept is not None:
+            await run_in_threadpool(pages.kept.renew)
         task = asyncio.create_task(sweep())
         yield
         task.cancel()

@@ -61,6 +61,11 @@ class KeptPages:
         """The page with a token, which may not exist."""
         return KeptPage(self.folder / hashlib.sha256(token.encode()).hexdigest()[:32])
 
+    def renew(self) -> None:
+        """Starts the idle time of all pages again: it counts only while a server runs."""
+        for folder in self.folder.iterdir():
+            KeptPage(folder).used()
+
     def sweep(self, idle_seconds: float, but: Iterable[str]) -> None:
         """Removes the pages that nobody has used for so long, but those with some tokens."""
         kept = {self.page(token).folder for token in but}

@@ -42,7 +42,7 @@ class ServeOptions:
     upload_mib: int = 64  # larger files are refused.
     session_mib: int = 2048  # memory that one open page may use.
     sessions: int = 8  # pages that may be open at the same time.
-    idle_minutes: int = 60  # a page that is not used for this long loses its images and masks.
+    idle_minutes: int = 60  # a page not used for this long while a server runs loses its images and masks.
     # a folder that keeps the open pages, images and masks, until they are closed or time out: a page goes on
     # where it was when the server is started again. By default they are lost with the server.
     keep: Path | None = None

@@ -131,6 +131,14 @@ def test_pages_that_nobody_has_used_for_long_go(page, tmp_path):
     assert not folder.exists()
 
 
+def test_idle_time_counts_only_while_a_server_runs(page, tmp_path):
+    (folder,) = tmp_path.iterdir()
+    os.utime(folder, (0, 0))
+    with opened(tmp_path).http as started:
+        started.app.state.pages.sweep_kept()
+        assert folder.exists()
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"images": [{}]}', b"[" * 9999])
 def test_a_page_that_is_broken_on_the_disk_is_one_that_is_unknown(page, tmp_path, caplog, content):
     (folder,) = tmp_path.iterdir()
