@@ -54,25 +54,32 @@ def test_broken_inputs_end_in_success_or_in_one_clear_line():
     assert all(each["inputs"] == 15 and not each["wrong"] for each in found)
 
 
+LONG = {
+    "images": 10_000,
+    "in all": 10_000,
+    "s for each 5th of coco.json": [0.5, 0.5, 0.5, 0.5, 0.6],
+    "MiB after each 5th": [600, 610],
+    "most MiB at the end": 620,
+    "processor's ms an image in each 5th": [10.0, 10.1],
+}
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
         ({}, ""),
         ({"MiB after each 5th": [610, 650]}, "memory is not flat"),
+        ({"most MiB at the end": 650}, "memory is not flat"),
         ({"processor's ms an image in each 5th": [10.0, 11.0]}, "an image costs more and more"),
-        ({"end of coco.json s": 2.4}, "the end of coco.json is not linear"),
+        ({"s for each 5th of coco.json": [0.5, 0.5, 0.5, 0.6, 0.7]}, "coco.json of 20000 images is not lin"),
     ],
 )
-def test_a_long_run_that_grows_is_named(change, text, monkeypatch):
+@pytest.mark.parametrize("before", [[], [LONG]])
+def test_a_long_run_that_grows_is_named(before, change, text, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    judged = importlib.import_module("long").judged
-    line = {
-        "images": 10_000,
-        "in all": 10_000,
-        "end of coco.json s": 1.0,
-        "MiB after each 5th": [600, 610],
-        "processor's ms an image in each 5th": [10.0, 10.1],
-    }
-    found = judged([line, line | {"in all": 20_000, "end of coco.json s": 2.0} | change])
+    long = importlib.import_module("long")
+    lines = [*before, LONG | {"in all": 20_000} | change]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = long.main(long.Options(images=20_000, entries=0, log=tmp_path / "a.jsonl"))
     assert bool(found) == bool(text)
     assert all(text in each for each in found)
