@@ -16,8 +16,9 @@ MAX_PIXELS = 89_478_485
 
 
 def is_image_name(name: PurePath, suffixes: Sequence[str]) -> bool:
-    """Whether a relative path has an image's suffix and no part that begins with a dot."""
-    return name.suffix.lower() in suffixes and not any(part.startswith(".") for part in name.parts)
+    """Whether a relative path has an image's suffix and no part that begins with a dot, but for ``..``."""
+    hidden = any(part.startswith(".") and part != ".." for part in name.parts)
+    return name.suffix.lower() in suffixes and not hidden
 
 
 def is_image(file: Path, root: Path, suffixes: Sequence[str]) -> bool:

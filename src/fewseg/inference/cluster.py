@@ -234,11 +234,13 @@ class ShardLabeller:
 
 
 def _content(name: str, place: str, path: str) -> bytes:
-    """The bytes of an image file; a DataError where there is none, or a name that results cannot have."""
+    """The bytes of an image file; a DataError where it is broken or gone, or no result can have its name."""
     try:
         check_name(name)
         content = read_bytes(place, path, _MOST_BYTES + 1)
-    except (FileNotFoundError, ValueError) as error:
+    except FileNotFoundError as error:
+        raise DataError(f"{name}: there is no {path} in {place}") from error
+    except ValueError as error:
         raise DataError(f"{name}: {error}") from error
     if len(content) > _MOST_BYTES:
         raise DataError(f"{name} has more than {_MOST_BYTES} bytes: shrink it, or leave it out")
@@ -246,10 +248,10 @@ def _content(name: str, place: str, path: str) -> bytes:
 
 
 def _bytes_of(place: str, path: str) -> bytes | None:
-    """The bytes of a file, where there is one."""
+    """The bytes of a file, where there is one that is not broken."""
     try:
         return read_bytes(place, path, _MOST_BYTES)
-    except FileNotFoundError:
+    except (FileNotFoundError, DataError):
         return None
 
 

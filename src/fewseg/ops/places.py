@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import posixpath
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fewseg.errors import first_line
+from fewseg.errors import DataError, first_line
 from fewseg.ops.files import atomic_write_bytes
 
 _URL = re.compile(r"^([a-z][a-z0-9+.-]+):/(?=[^/])")
@@ -42,7 +46,7 @@ def store_errors(place: str) -> Iterator[None]:
     """Makes an OSError of one line of whatever a store's client raises."""
     try:
         yield
-    except (MemoryError, FileNotFoundError):
+    except (MemoryError, FileNotFoundError, DataError):
         raise
     except ImportError as error:
         raise OSError(f"{place}: {first_line(error)}") from error
@@ -88,11 +92,31 @@ def has_pattern(path: str) -> bool:
 
 
 def read_bytes(place: str, path: str, most: int) -> bytes:
-    """The first ``most`` bytes of a file; FileNotFoundError where there is none."""
+    """The first ``most`` bytes of a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DataError: that file is broken, and others need not be.
+        OSError: the place cannot be reached.
+    """
     fs, _ = opened(place)
     with store_errors(place):
-        content: bytes = fs.cat_file(path, start=0, end=most)
+        try:
+            content: bytes = fs.cat_file(path, start=0, end=most)
+        except Exception as error:
+            if _of_one_file(fs.protocol == "zip", error):
+                raise DataError(f"{path} of {place} cannot be read ({first_line(error)})") from error
+            raise
         return content
+
+
+def _of_one_file(packed: bool, error: Exception) -> bool:
+    """Whether an error is of a file (``packed`` in an archive), rather than of the disk or the network."""
+    if type(error) is OSError:  # bz2 has no number
+        return error.errno in ((None, errno.EINVAL) if packed else (errno.ENAMETOOLONG, errno.ELOOP))
+    kinds = (IsADirectoryError, NotADirectoryError, ValueError)
+    broken = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)  # encrypted: the last
+    return isinstance(error, (*kinds, *broken) if packed else kinds)
 
 
 def write_bytes(folder: str, name: str, content: bytes) -> None:

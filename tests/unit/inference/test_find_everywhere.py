@@ -1,14 +1,18 @@
 """Images to label wherever fsspec finds them: folders, archives, lists."""
 
+import errno
 import zipfile
+from unittest.mock import Mock
 
 import pytest
 
+from fewseg.inference.cluster import _bytes_of, _content
 from fewseg.inference.find import find_everywhere, find_images
 from fewseg.ops.places import as_url, is_remote, read_bytes
 from fewseg.types import DataError
 
 fsspec = pytest.importorskip("fsspec")
+from fsspec.implementations.local import LocalFileSystem  # noqa: E402 - after what may be absent
 
 
 @pytest.fixture
@@ -36,6 +40,47 @@ def test_an_archive_has_the_names_of_its_files(photos, tmp_path):
         for file in photos.rglob("*"):
             out.write(file, file.relative_to(photos))
     assert contents(find_everywhere([str(tmp_path / "photos.zip")])) == {name: name for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    "kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_of_an_archive_only_the_broken_files_are_bad(tmp_path, kind):
+    """A bad image is counted and listed; with any other error the run would end, whenever it goes on."""
+    good, names = bytes(range(256)) * 4, ["../x.png", "/y.png", "broken.png", "good.png", "secret.png"]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", kind) as out:
+        for name in names:
+            out.writestr(name, good)
+        start = out.getinfo("broken.png").header_offset + 30 + len("broken.png")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[start + 20 : start + 30] = bytes(255 - byte for byte in content[start + 20 : start + 30])
+    content[content.rindex(b"PK\x03\x04") + 6] |= 1  # the last one is encrypted, say its two headers
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(content)
+    found = find_everywhere([str(tmp_path / "a.zip")])
+    bad = {}
+    for name, place in found.items():
+        try:
+            assert _content(name, *place) == good
+        except DataError as error:
+            bad[name] = str(error)
+            assert _bytes_of(*place) in (None, good)
+    assert list(found) == ["../x.png", "broken.png", "good.png", "secret.png", "y.png"]
+    assert list(bad) == ["../x.png", "broken.png", "secret.png", "y.png"]
+    assert "image name '../x.png' is invalid" in bad["../x.png"]
+    assert "broken.png of " in bad["broken.png"]
+    assert "encrypted" in bad["secret.png"]
+    assert "there is no /y.png in " in bad["y.png"]
+
+
+def test_of_a_disk_only_what_is_no_file_is_bad(photos, monkeypatch):
+    for path in (photos / "one", photos / "a.png/b.png", photos / ("x" * 300)):
+        with pytest.raises(DataError, match=r"cannot be read|there is no"):
+            _content("a.png", "file://", str(path))
+    monkeypatch.setattr(LocalFileSystem, "cat_file", fails := Mock(side_effect=OSError(errno.EIO, "disk")))
+    with pytest.raises(OSError, match=r"cannot be reached .*disk"):
+        _content("a.png", "file://", str(photos / "a.png"))
+    assert fails.called
 
 
 def test_an_object_store_is_listed_whole_by_pattern_and_by_file(photos):
