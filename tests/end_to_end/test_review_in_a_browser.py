@@ -289,15 +289,37 @@ def test_examples_are_handed_to_the_command_line(start):
     expect(page.locator("#command-is")).to_have_text(command)
 
 
-def test_a_second_tab_of_a_session_shows_what_the_first_has_done(start):
-    page = with_example(start(), 2)
-    with page.context.expect_page() as opened:
-        page.evaluate("open('')")
-    other = opened.value
-    key = page.evaluate("sessionStorage.getItem('fewseg')")
-    other.evaluate("key => sessionStorage.setItem('fewseg', key)", key)
+def again(page):
+    """Another tab with the page's address, in the same browser."""
+    other = page.context.new_page()
     other.goto(page.url)
     other.wait_for_selector("body[data-ready]")
+    return other
+
+
+def test_a_session_is_found_again_after_its_tab_was_closed_until_a_new_one_is_begun(start):
+    page = start()
+    drop(page, p_png=png(PICTURES[0][0]))
+    expect(page.locator("#hint")).to_have_text("1 added")
+    other = page.context.new_page()
+    page.close()
+    other.goto(page.url)  # and after another server had this address
+    key, tokens = "fewseg tokens", other.evaluate("JSON.parse(localStorage['fewseg tokens'])")
+    other.evaluate("([key, all]) => localStorage.setItem(key, all)", [key, json.dumps(["x", *tokens])])
+    other = again(other)
+    expect(other.locator("#strip button")).to_have_count(1)
+    expect(other.locator("#model")).not_to_be_empty()
+    other.click("#menu summary")
+    other.click("#new-session")
+    other.click("#sure-act")
+    expect(other.locator("#strip button")).to_have_count(0)
+    assert other.locator("#classes input[type=text]").input_value() == "object"
+    expect(again(other).locator("#strip button")).to_have_count(0)
+
+
+def test_a_second_tab_of_a_session_shows_what_the_first_has_done(start):
+    page = with_example(start(), 2)
+    other = again(page)
     wait_for_role(other, 0, "example")
     page.click("#strip button:nth-child(2)")
     expect(page.locator("#about")).to_contain_text("quality")

@@ -205,6 +205,7 @@ def _image_json(image: PageImage) -> dict[str, Any]:
 
 
 def _page_json(page: PageState) -> dict[str, Any]:
+    """What changes while a page is used."""
     undoable, redoable = page.undoable
     return {
         "classes": page.classes,
@@ -219,11 +220,16 @@ def _page_json(page: PageState) -> dict[str, Any]:
 @router.post("/sessions", status_code=201)
 def open_session(request: Request) -> dict[str, Any]:
     """Opens a page's session."""
+    token, page = request.app.state.pages.open()
+    return {"token": token, **session(request, page)}
+
+
+@router.get("/session")
+def session(request: Request, page: Page) -> dict[str, Any]:
+    """All that a session has."""
     pages: Pages = request.app.state.pages
-    token, page = pages.open()
     limits = pages.limits
     return {
-        "token": token,
         "model": pages.shared.model.name,
         "fewseg": __version__,
         "formats": {**TITLES, TABLE: "Table of things: count, area (CSV)"},
@@ -233,12 +239,6 @@ def open_session(request: Request) -> dict[str, Any]:
         "limits": {"upload_bytes": limits.upload_bytes, "pixels": limits.pixels, "images": limits.images},
         **_page_json(page),
     }
-
-
-@router.get("/session")
-def session(page: Page) -> dict[str, Any]:
-    """All that a session has."""
-    return _page_json(page)
 
 
 @router.delete("/session", status_code=204)

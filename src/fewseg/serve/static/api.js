@@ -33,32 +33,32 @@ async function call(method, path, { params = {}, body, signal } = {}) {
 
 const json = async (...given) => (await call(...given)).json();
 
-/** Goes on with this tab's session, or opens one. */
+/** The tokens of this browser's sessions, the newest first: of several servers, which one address may have had. */
+const known = () => JSON.parse(localStorage.getItem("fewseg tokens") || "[]");
+
+/** Goes on with this browser's last session that the server still has, or opens one. */
 export async function open() {
-  const known = JSON.parse(sessionStorage.getItem("fewseg") || "null");
-  if (known) {
-    token = known.token;
-    try {
-      return { ...known, ...(await json("GET", "session")) };
-    } catch (error) {
-      if (error.status !== 401) throw error;
-    }
+  for (token of known()) {
+    try { return await session(); } catch (error) { if (error.status !== 401) throw error; }
   }
+  return begin();
+}
+
+/** Opens an empty session. */
+async function begin() {
   const opened = await json("POST", "sessions");
   token = opened.token;
-  sessionStorage.setItem("fewseg", JSON.stringify(opened));
+  localStorage.setItem("fewseg tokens", JSON.stringify([token, ...known()].slice(0, 8)));
   return opened;
 }
 
-/** Ends this tab's session and opens an empty one. */
+/** Ends the session, of all tabs, and opens an empty one. */
 export async function restart() {
   await call("DELETE", "session");
-  forget();
-  return open();
+  return begin();
 }
 
 export const session = () => json("GET", "session");
-export const forget = () => sessionStorage.removeItem("fewseg");
 export const upload = (content, name) => json("POST", "images", { params: { name }, body: content });
 export const removeImage = (id) => call("DELETE", `images/${id}`);
 export const picture = async (id, params) => (await call("GET", `images/${id}/picture`, { params })).blob();

@@ -125,6 +125,12 @@ const reopenSession = safely(async (file) => {
   report(failed);
 });
 
+const newSession = safely(async () => {
+  if (!await sure("Remove all images and masks, and start with an empty session?", "Remove")) return;
+  await api.restart();
+  location.reload();
+});
+
 // ---- the image that is shown
 
 const show = safely(async (id) => {
@@ -601,7 +607,7 @@ function wire() {
     fit: () => view.fit(), accept: () => decide("accepted"), support: () => decide("support"), reopen, remove,
     "ask-yes": () => decide("support"), "ask-no": () => decide("accepted"), help: () => $("keys").showModal(),
     grid: () => grid(!inGrid()), "accept-good": () => acceptAll(shownImages().filter((each) => each.verdict === "good")),
-    "save-session": keep, "hand-over": handOver, "command-copy": copyCommand, sample, "sample-here": sample,
+    "save-session": keep, "new-session": newSession, "hand-over": handOver, "command-copy": copyCommand, sample, "sample-here": sample,
     "guide-end": () => { localStorage.setItem("fewseg guide", "off"); about(); },
     options: () => {
       const open = document.body.toggleAttribute("data-options");

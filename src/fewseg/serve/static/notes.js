@@ -1,7 +1,5 @@
 // Hints, errors and questions to the user.
 
-import { forget } from "./api.js";
-
 const $ = (id) => document.getElementById(id);
 const HINT = 5000, ERROR = 12000; // ms that they stay
 
@@ -19,7 +17,6 @@ export function fail(error) {
   $("alert").hidden = false;
   clearTimeout(fail.timer);
   fail.timer = setTimeout(() => { $("alert").hidden = true; }, ERROR);
-  if (error.status === 401) forget();
 }
 
 let answerOpen = () => {}; // answers the question that is open
