@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import zipfile
@@ -27,6 +28,8 @@ _MOST_FILES = 20_000
 _MOST_UNPACKED = 8  # times the limit of an upload
 _PICTURES = {"labels": "images", "masks": "images", "SegmentationClass": "JPEGImages"}
 """Folder of annotations to the one of pictures beside it."""
+_OF_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ, errno.EINVAL)
+"""What a file system answers to names, whatever room it has."""
 
 
 def import_masks(page: PageState, name: str, content: bytes, role: Drawn) -> tuple[int, list[str]]:
@@ -45,14 +48,14 @@ def import_masks(page: PageState, name: str, content: bytes, role: Drawn) -> tup
     if classes == [DEFAULT_CLASS] and not any(image.mask_png for image in page.images):
         classes = []
     with temporary_folder() as folder:
-        root = folder.resolve() / "upload" / "annotations"
+        top = root = folder.resolve() / "upload" / "annotations"
         root.mkdir(parents=True)
-        if zipfile.is_zipfile(io.BytesIO(content)):
-            _unpack(content, root, page.limits)
-        else:
-            (root / clean_name(name)).write_bytes(content)
-        root = _prepared(root, page.images)
         try:
+            if zipfile.is_zipfile(io.BytesIO(content)):
+                _unpack(content, root, page.limits)
+            else:
+                (root / clean_name(name)).write_bytes(content)
+            root = _prepared(root, page.images)
             items = _items(root, page.limits)
             while (read := _next(items, page, classes)) is not None:
                 item, mask = read
@@ -64,6 +67,14 @@ def import_masks(page: PageState, name: str, content: bytes, role: Drawn) -> tup
                 masks[image.id] = mask
         except DataError as error:
             raise DataError(str(error).replace(f"{folder}/upload/annotations", name)) from error
+        except OSError as error:
+            place = Path(str(error.filename))
+            if error.errno not in _OF_NAMES or not place.is_relative_to(top):
+                raise
+            raise DataError(
+                f"{name} has an entry {str(place.relative_to(top))[:80]!r} that cannot be unpacked "
+                f"({error.strerror}): pack it with different names"
+            ) from error
         notes = [note.replace(f"{root}/", "").replace(str(folder), "") for note in notes]
     if masks:
         page.put_masks(masks, tuple(classes), role)

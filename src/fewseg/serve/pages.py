@@ -50,7 +50,7 @@ from fewseg.types import IGNORE, DataError
 logger = logging.getLogger(__name__)
 
 _LONGEST_CLASS_NAME = 60
-_LONGEST_FILE_NAME = 120
+_LONGEST_FILE_NAME = 200  # bytes: file systems take 255
 _LONGEST_JPEG_SIDE = 65_500
 _THUMBNAIL = 240  # pixels of its longer side, at most
 _MOST_CHANGES = 200  # that can be undone
@@ -805,7 +805,7 @@ def clean_name(name: str) -> str:
     """The last part of a file name, printable and not too long."""
     last = unicodedata.normalize("NFC", name).replace("\\", "/").rsplit("/", 1)[-1]
     name = "".join(filter(_is_printable, last)).strip(" .")
-    return name[-_LONGEST_FILE_NAME:].strip(" .") or "image"
+    return name.encode()[-_LONGEST_FILE_NAME:].decode(errors="ignore").strip(" .") or "image"
 
 
 def _is_printable(text: str) -> bool:

@@ -167,6 +167,48 @@ def test_an_archive_stays_in_its_folder_and_within_its_size(page, monkeypatch, t
     assert "import it in parts" in refusal(import_masks(page, content.getvalue()))
 
 
+@pytest.mark.parametrize(
+    ("names", "entry"),
+    [
+        ([f"masks/{'x' * 300}.png"], "masks/xxx"),
+        (["a", "a/b.png"], "a/b.png"),
+        (["a/b.png", "a"], "a"),
+        (["images", "masks/one.png"], "images"),
+        (["/".join(["y" * 250] * 20)], "yyy"),
+    ],
+    ids=["long", "below a file", "a folder", "pictures", "deep"],
+)
+def test_an_entry_whose_name_no_disk_takes_is_refused_by_its_name(page, names, entry):
+    page.image(picture(0)[0], "one.png")
+    found = refusal(import_masks(page, archive(**dict.fromkeys(names, png(picture(0)[1])))))
+    assert found.startswith(f"masks.zip has an entry '{entry}")
+    assert "pack it with different names" in found
+
+
+def test_a_full_disk_is_not_the_fault_of_an_archive(page, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "a")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extract", full)
+    assert "free space" in refusal(import_masks(page, archive(a=b"")), 507)
+
+
+def test_names_of_any_letters_fit_on_a_disk(page):
+    image, _ = picture(0)
+    id = page.image(image, f"{'é€' * 100}.png")
+    (shown,) = page.state()["images"]
+    assert shown["name"].endswith("€é€.png")
+    assert len(shown["name"].encode()) in range(195, 201)
+    coco = {
+        "images": [{"id": 1, "file_name": shown["name"], "width": 70, "height": 50}],
+        "categories": [{"id": 3, "name": "leaf"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "segmentation": [[9, 9, 30, 9, 30, 30]]}],
+    }
+    found = import_masks(page, json.dumps(coco).encode(), f"{'é€' * 100}.json").json()
+    assert (found["count"], found["notes"]) == (1, [])
+    assert page.labels(id).any()
+
+
 def test_coco_masks_of_images_by_name(page):
     page.image(picture(0)[0], "one.png")
     coco = {
