@@ -29,7 +29,7 @@ from fewseg.serve.importing import import_masks
 from fewseg.serve.kept import KeptPages
 from fewseg.serve.label_studio import STUDIO_PATHS, studio_router
 from fewseg.serve.label_studio_client import StudioSettings
-from fewseg.serve.limits import Bodies, Limits, PixelBudget, RequestError, basic_credentials
+from fewseg.serve.limits import Bodies, Budget, Limits, RequestError, basic_credentials
 from fewseg.serve.pages import Drawn, PageImage, Pages, PageState, SharedModel
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,8 @@ def create_app(
     its settings, if that has one.
     """
     limits = limits or Limits()
-    shared = SharedModel(model, PixelBudget(limits.decoded_pixels))
+    unpacking = Budget(limits.unpacked_bytes, "archives to unpack")
+    shared = SharedModel(model, Budget(limits.decoded_pixels), unpacking)
     own_password = STUDIO_PATHS if label_studio is not None and label_studio.user else ()
     pages = Pages(shared, limits, kept=None if keep is None else KeptPages(keep))
 

@@ -8,6 +8,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
@@ -25,7 +26,6 @@ from fewseg.serve.pages import DEFAULT_CLASS, Drawn, PageImage, PageState, clean
 from fewseg.types import IGNORE, DataError
 
 _MOST_FILES = 20_000
-_MOST_UNPACKED = 8  # times the limit of an upload
 _PICTURES = {"labels": "images", "masks": "images", "SegmentationClass": "JPEGImages"}
 """Folder of annotations to the one of pictures beside it."""
 _OF_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ, errno.EINVAL)
@@ -47,12 +47,12 @@ def import_masks(page: PageState, name: str, content: bytes, role: Drawn) -> tup
     classes, masks, notes = list(page.classes), dict[str, bytes](), list[str]()
     if classes == [DEFAULT_CLASS] and not any(image.mask_png for image in page.images):
         classes = []
-    with temporary_folder() as folder:
+    with ExitStack() as claim, temporary_folder() as folder:
         top = root = folder.resolve() / "upload" / "annotations"
         root.mkdir(parents=True)
         try:
             if zipfile.is_zipfile(io.BytesIO(content)):
-                _unpack(content, root, page.limits)
+                _unpack(content, root, page, claim)
             else:
                 (root / clean_name(name)).write_bytes(content)
             root = _prepared(root, page.images)
@@ -81,17 +81,19 @@ def import_masks(page: PageState, name: str, content: bytes, role: Drawn) -> tup
     return len(masks), notes
 
 
-def _unpack(content: bytes, root: Path, limits: Limits) -> None:
-    """Unpacks an archive; what is hidden, or leads out of the folder, is left out."""
-    most = _MOST_UNPACKED * limits.upload_bytes
+def _unpack(content: bytes, root: Path, page: PageState, claim: ExitStack) -> None:
+    """Unpacks an archive, and claims the disk; what is hidden, or leads out of the folder, is left out."""
+    most = page.limits.unpacked_bytes
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             files = [info for info in archive.infolist() if not info.filename.endswith("/")]
-            if len(files) > _MOST_FILES or sum(info.file_size for info in files) > most:
+            size = sum(info.file_size for info in files)
+            if len(files) > _MOST_FILES or size > most:
                 raise DataError(
                     f"an archive may hold {_MOST_FILES} files and {most / MIB:.0f} MiB, this one is larger: "
                     "import it in parts"
                 )
+            claim.enter_context(page.claim_unpacked(size))
             for info in files:
                 parts = PurePosixPath(info.filename).parts
                 hidden = any(part.startswith((".", "/", "__MACOSX")) or "\\" in part for part in parts)

@@ -39,6 +39,11 @@ class Limits:
             raise ValueError(f"limits must be 1 or more, got {wrong}")
 
     @property
+    def unpacked_bytes(self) -> int:
+        """Of all archives that are unpacked at the same time."""
+        return 8 * self.upload_bytes
+
+    @property
     def decoded_pixels(self) -> int:
         """Of all images that are being decoded: one of the largest, and ordinary ones beside it."""
         return self.pixels + self.pixels // 2
@@ -112,38 +117,39 @@ class Bodies:
             yield part
 
 
-class PixelBudget:
-    """Pixels that may be decoded at the same time, by any number of threads.
+class Budget:
+    """Pixels that may be decoded at the same time, or bytes unpacked, by any number of threads.
 
-    A pixel takes about 22 bytes meanwhile. Where there is no room a thread waits; the smallest image goes
-    first. A claim is taken before any lock of a page or of the network, and no thread takes two.
+    A pixel takes about 22 bytes meanwhile. Where there is no room a thread waits; the smallest claim goes
+    first. A claim is taken before any lock of a page or of the network. No thread takes two of pixels; one
+    of bytes comes before one of pixels.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most, self.held = most, 0
+    def __init__(self, most: int, of: str = "images to decode") -> None:
+        self.most, self.held, self._of = most, 0, of
         self._waiting: list[int] = []
         self._changed = threading.Condition()
 
     @contextmanager
-    def claim(self, pixels: int) -> Iterator[None]:
-        """Holds so many pixels until the block ends; more than there are count as all."""
-        pixels = min(pixels, self.most)
+    def claim(self, size: int) -> Iterator[None]:
+        """Holds so much until the block ends; more than there is counts as all."""
+        size = min(size, self.most)
         with self._changed:
-            self._waiting.append(pixels)
+            self._waiting.append(size)
             patience = _PATIENCE if len(self._waiting) <= _MOST_WAITING else 0.0
             try:
-                if not self._changed.wait_for(lambda: self._fits(pixels), patience):
-                    raise RequestError(503, "the server has too many images to decode now: try again later")
-                self.held += pixels
+                if not self._changed.wait_for(lambda: self._fits(size), patience):
+                    raise RequestError(503, f"the server has too many {self._of} now: try again later")
+                self.held += size
             finally:
-                self._waiting.remove(pixels)
+                self._waiting.remove(size)
                 self._changed.notify_all()
         try:
             yield
         finally:
             with self._changed:
-                self.held -= pixels
+                self.held -= size
                 self._changed.notify_all()
 
-    def _fits(self, pixels: int) -> bool:
-        return self.held + pixels <= self.most and pixels == min(self._waiting)
+    def _fits(self, size: int) -> bool:
+        return self.held + size <= self.most and size == min(self._waiting)

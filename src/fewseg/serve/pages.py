@@ -44,7 +44,7 @@ from fewseg.inference.quality import probabilities
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.supports import SupportImage, SupportSet, save_supports
 from fewseg.serve.kept import KeptPage, KeptPages
-from fewseg.serve.limits import MIB, Limits, PixelBudget, RequestError
+from fewseg.serve.limits import MIB, Budget, Limits, RequestError
 from fewseg.types import IGNORE, DataError
 
 logger = logging.getLogger(__name__)
@@ -68,10 +68,11 @@ Role = Literal["open", Drawn]
 
 @dataclass(frozen=True)
 class SharedModel:
-    """A model that all pages use, with its locks and the memory for images."""
+    """A model that all pages use, with its locks, the memory for images and the disk for archives."""
 
     model: Model
-    decoding: PixelBudget = field(default_factory=lambda: PixelBudget(Limits().decoded_pixels))
+    decoding: Budget = field(default_factory=lambda: Budget(Limits().decoded_pixels))
+    unpacking: Budget = field(default_factory=lambda: Budget(Limits().unpacked_bytes))
     network: threading.Lock = field(default_factory=threading.Lock)  # memory is that of one image at a time
     judging: threading.Lock = field(default_factory=threading.Lock)  # takes seconds: masks do not wait for it
 
@@ -325,6 +326,10 @@ class PageState:
     def claim_most(self) -> AbstractContextManager[None]:
         """Claims the memory to read an image or mask of unknown size."""
         return self._shared.decoding.claim(self.limits.pixels)
+
+    def claim_unpacked(self, size: int) -> AbstractContextManager[None]:
+        """Claims the disk to unpack an archive."""
+        return self._shared.unpacking.claim(size)
 
     def _claim_largest(self) -> AbstractContextManager[None]:
         """Claims the memory for work on the masks of all images, one after the other."""

@@ -15,7 +15,7 @@ from fewseg.inference.images import FirstRange
 from fewseg.serve import label_studio, limits, pages
 from fewseg.serve.app import create_app
 from fewseg.serve.label_studio import ImageCache
-from fewseg.serve.limits import Limits, PixelBudget, RequestError
+from fewseg.serve.limits import Budget, Limits, RequestError
 from serve_page import Page, at_once, png, refusal
 from small_segmenters import model, picture
 
@@ -106,7 +106,7 @@ def test_no_more_pixels_than_the_budget_are_decoded_at_once_and_none_refused(pag
 
 
 def test_a_photograph_passes_bombs_that_wait():
-    budget, order = PixelBudget(100), []
+    budget, order = Budget(100), []
     hold = threading.Event()
 
     def work(name, pixels, until=None):
@@ -130,7 +130,7 @@ def test_a_photograph_passes_bombs_that_wait():
 
 
 def test_a_photograph_does_not_wait_for_the_bomb_beside_it():
-    budget = PixelBudget(Limits(pixels=100).decoded_pixels)
+    budget = Budget(Limits(pixels=100).decoded_pixels)
     with budget.claim(100), budget.claim(50):
         assert budget.held == 150
 
@@ -157,6 +157,23 @@ def test_who_waits_for_too_long_or_behind_too_many_is_refused_in_a_line(page, pa
             ImageCache(page.http.app.state.pages.shared, SIDE**2, 2**30).encode(BOMB, "a", FirstRange())
         assert page.state()["images"][0]["role"] == "open"
     assert page.settle(id, picture(0)[1]).status_code == 200
+    assert budget.held == 0
+
+
+def test_archives_that_are_unpacked_at_once_share_a_budget(page, monkeypatch):
+    monkeypatch.setattr(limits, "_PATIENCE", 0.05)
+    page.image(picture(0)[0], "a.png")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("masks/a.png", png(picture(0)[1]))
+        file.writestr("more", bytes(2**20))
+    budget = page.http.app.state.pages.shared.unpacking
+    assert budget.most == 8 * 64 * 2**20
+    ask = lambda: page.http.post("/api/masks?name=a.zip", content=archive.getvalue())  # noqa: E731
+    with budget.claim(budget.most - 2**20):
+        assert "too many archives to unpack" in refusal(ask(), 503)
+    with budget.claim(budget.most - 2**21):
+        assert ask().json()["count"] == 1
     assert budget.held == 0
 
 
