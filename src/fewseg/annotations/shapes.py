@@ -77,7 +77,9 @@ def ellipse(
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     dy = (np.arange(size[0]) + 0.5 - y)[:, None]
     dx = (np.arange(size[1]) + 0.5 - x)[None, :]
-    inside: Region = ((dx * cos + dy * sin) / radius_x) ** 2 + ((dy * cos - dx * sin) / radius_y) ** 2 <= 1
+    with np.errstate(over="ignore", invalid="ignore"):  # of radii near 0, or of a centre far away
+        along, across = (dx * cos + dy * sin) / radius_x, (dy * cos - dx * sin) / radius_y
+        inside: Region = along**2 + across**2 <= 1
     return inside
 
 

@@ -397,7 +397,10 @@ def _check_fractions(values: Sequence[Any], where: str) -> None:
 
 
 def _check_digest(path: str | Path, content: Mapping[str, Any]) -> None:
-    actual = digest({key: value for key, value in content.items() if key != "digest"})
+    try:
+        actual = digest({key: value for key, value in content.items() if key != "digest"})
+    except ValueError as error:  # of an infinite number
+        raise ValueError(f"{path}: {error}: evaluate again") from error
     if actual != content["digest"]:
         raise ValueError(
             f"{path} has the digest {content['digest']}, that of its content is {actual}: the file was "

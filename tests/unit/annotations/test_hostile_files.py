@@ -2,6 +2,7 @@
 
 import json
 import struct
+import warnings
 import zipfile
 from contextlib import suppress
 
@@ -15,10 +16,10 @@ from fewseg.annotations import shapes
 from fewseg.annotations.formats import read_supports
 from fewseg.annotations.jsonl import read_jsonl
 from fewseg.engine.checkpoint import load_checkpoint
-from fewseg.engine.results import load_counts
+from fewseg.engine.results import load_counts, load_with_counts
 from fewseg.inference import Segmenter, Tiles
 from fewseg.types import DataError
-from result_files import make_counts
+from result_files import make_counts, make_result
 from small_segmenters import model, picture, tiny_checkpoint, with_squares
 
 REGION = {
@@ -158,6 +159,27 @@ def test_counts_with_a_broken_or_huge_header(tmp_path, head):
             out.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head)
     with pytest.raises(ValueError, match=r"a.counts.npz is not a whole table of episode counts"):
         load_counts(tmp_path / "a.json")
+
+
+def test_results_with_an_infinite_number(tmp_path):
+    counts = make_counts()
+    make_result(counts).save(tmp_path / "a.json", counts)
+    value = json.loads((tmp_path / "a.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps(value | {"wall_seconds": float("inf")}))
+    with pytest.raises(ValueError, match=r"a\.json: inf cannot be stored in a result file"):
+        load_with_counts(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(("cx", "rx"), [(1e308, 1e-300), (20, 5e-324), (1e200, 1e200)])
+def test_ellipses_of_odd_numbers_give_no_warning(tmp_path, cx, rx):
+    Image.fromarray(picture(0)[0]).save(tmp_path / "a.png")
+    (tmp_path / "a.xml").write_text(
+        '<annotations><version>1.1</version><image id="0" name="a.png" width="70" height="50">'
+        f'<ellipse label="thing" cx="{cx}" cy="9" rx="{rx}" ry="9"/></image></annotations>'
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        assert len(read_supports(tmp_path / "a.xml")) == 1
 
 
 @pytest.mark.parametrize("size", [(10**18, 10**18), (2**31, 2**31), (40_000, 40_000)])
