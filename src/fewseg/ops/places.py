@@ -57,17 +57,6 @@ def store_errors(place: str) -> Iterator[None]:
         ) from error
 
 
-def files_below(place: str) -> list[str]:
-    """The paths of all files of a folder or bucket, or of a pattern, by name; none where there is no such."""
-    fs, path = opened(place)
-    with store_errors(place):
-        fs.invalidate_cache()
-        try:
-            return sorted(map(str, fs.glob(path) if has_pattern(path) else fs.find(path)))
-        except FileNotFoundError:
-            return []
-
-
 def files_in(folder: str) -> list[str]:
     """The paths of what lies in a folder, by name; none where there is no such."""
     fs, path = opened(folder)

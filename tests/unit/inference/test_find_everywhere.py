@@ -4,6 +4,7 @@ import errno
 import zipfile
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
 from fewseg.inference.cluster import _bytes_of, _content
@@ -96,28 +97,137 @@ def test_an_object_store_is_listed_whole_by_pattern_and_by_file(photos):
     assert list(both) == NAMES[2:]
 
 
-def test_a_list_names_files_and_urls(photos, tmp_path):
+def listed(tmp_path, called="list.parquet", **columns):
+    """Writes a list of images."""
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
+    parquet.write_table(pyarrow.table(columns), tmp_path / called)
+    return str(tmp_path / called)
+
+
+def test_a_list_names_files_and_urls(photos, tmp_path):
     fsspec.filesystem("memory").pipe_file("/bucket/x.png", b"x")
     paths = ["photos/a.png", str(photos / "one/same.png"), "memory://bucket/x.png"]
-    parquet.write_table(pyarrow.table({"path": paths, "name": ["1", "2", "3"]}), tmp_path / "list.parquet")
-    found = contents(find_everywhere([str(tmp_path / "list.parquet")]))
+    found = contents(find_everywhere([listed(tmp_path, path=paths, name=["1", "2", "3"])]))
     assert found == {"1": "a.png", "2": "one/same.png", "3": "x"}
-    parquet.write_table(pyarrow.table({"path": paths[:2]}), tmp_path / "list.parquet")
-    assert list(find_everywhere([str(tmp_path / "list.parquet")])) == ["a.png", "one/same.png"]
-    for wrong, words in (
-        ({"url": paths}, "not a list of images .*column 'path'"),
-        ({"path": paths, "name": ["1", "1", "2"]}, "one name for two images"),
-        ({"path": ["zip://a::b.zip"]}, "plain files and URLs"),
-    ):
-        parquet.write_table(pyarrow.table(wrong), tmp_path / "list.parquet")
-        with pytest.raises(DataError, match=words):
-            find_everywhere([str(tmp_path / "list.parquet")])
-    (tmp_path / "list.parquet").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"list.parquet is not a list of images"):
-        find_everywhere([str(tmp_path / "list.parquet")])
+    assert list(find_everywhere([listed(tmp_path, path=paths[:2])])) == ["a.png", "one/same.png"]
+    assert list(find_everywhere([listed(tmp_path, path=paths)]))[-1] == "memory/bucket/x.png"
+    twice = find_everywhere([listed(tmp_path, path=[*paths[:2], "photos/../photos/a.png"])])
+    assert list(twice) == ["a.png", "one/same.png"]
+
+
+def test_a_list_in_a_store_names_files_beside_it(photos, tmp_path):
+    store = fsspec.filesystem("memory")
+    store.put(f"{photos}/", "/lists/photos", recursive=True)
+    store.put(listed(tmp_path, path=["photos/a.png", "photos/two/same.png"]), "/lists/list.parquet")
+    found = find_everywhere(["memory://lists/list.parquet"])
+    assert contents(found) == {"a.png": "a.png", "two/same.png": "two/same.png"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"url": ["a.png"]}, "is not a list of images .*path.*: give a Parquet file with a column 'path'"),
+        ({"path": ["a.png", "b.png"], "name": ["1", "1"]}, "two images have the name 1: label them in two"),
+        (
+            {"path": ["a.png", "a.png"], "name": ["1", "2"]},
+            "row 2 gives a.png, 2, which is 1 too: give each image once",
+        ),
+        ({"path": ["a.png", "b.png", "a.png"], "name": ["1", "1", "1"]}, "two images have the name 1"),
+        ({"path": ["a.png", "zip://a::b.zip"]}, "list.parquet, row 2 must have .*, got zip://a::b.zip: corr"),
+        ({"path": ["a.png", None]}, "list.parquet, row 2 must have .*, got None: correct it or remove"),
+        ({"path": ["a.png", ""]}, "list.parquet, row 2 must have "),
+        (
+            {"path": ["a.png", "b.png"], "name": ["1", None]},
+            "list.parquet, row 2 must have .*, got b.png, None",
+        ),
+        ({"path": [b"a.png"]}, "is not a list of images .*must hold texts"),
+        ({"path": [1]}, "is not a list of images .*must hold texts"),
+        ({"path": [["a.png"]]}, "is not a list of images"),
+        ({"path": ["a.png"], "name": [1]}, "is not a list of images .*must hold texts"),
+    ],
+)
+def test_a_list_of_other_values_is_named_with_its_row(tmp_path, columns, words):
+    with pytest.raises(DataError, match=words):
+        find_everywhere([listed(tmp_path, **columns)])
+
+
+def test_a_list_that_was_damaged_is_named(tmp_path):
+    place = listed(tmp_path, path=[f"{k}.png" for k in range(50)])
+    content = (tmp_path / "list.parquet").read_bytes()
+    for end, start in ((7, 0), (60, 0), (60, 40), (len(content), 10), (len(content), len(content) - 60)):
+        (tmp_path / "list.parquet").write_bytes(content[:start] + b"\xff" * (end - start) + content[end:])
+        with pytest.raises(DataError, match=r"list.parquet is not a list of images \(.*\): give a Parquet"):
+            find_everywhere([place])
+
+
+def test_lists_that_would_fill_the_memory_are_read_by_rows(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    before = pyarrow.total_allocated_bytes()
+    nulls = pyarrow.nulls(10**7, pyarrow.string())
+    place = listed(tmp_path, path=pyarrow.chunked_array([nulls] * 10))
+    del nulls
+    with pytest.raises(DataError, match=r"row 1 must have"):
+        find_everywhere([place])
+    long = pyarrow.DictionaryArray.from_arrays(np.zeros(10_000, np.int32), ["x" * 10**6])
+    with pytest.raises(DataError, match=r"row 1 must have .* of up to 8192 characters, got x{80}: correct"):
+        find_everywhere([listed(tmp_path, path=long)])
+    assert pyarrow.total_allocated_bytes() - before < 10**8
+
+
+def test_places_of_several_kinds_go_together(photos, tmp_path):
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as out:
+        out.write(photos / "a.png", "in/a.png")
+    fsspec.filesystem("memory").pipe_file("/others/x.png", b"x")
+    given = [str(photos), str(tmp_path / "more.zip")]
+    both = contents(find_everywhere(given))
+    assert both == {"more.zip/in/a.png": "a.png"} | {f"photos/{name}": name for name in NAMES}
+    fs = fsspec.filesystem("memory")
+    assert fs.protocol == "memory"
+    for protocol in ("memory", ("memory", "other")):
+        type(fs).protocol = protocol
+        try:
+            found = contents(find_everywhere([*given, "memory://others"]))
+        finally:
+            type(fs).protocol = "memory"
+        root = str(tmp_path).strip("/")
+        assert found == {"memory/others/x.png": "x"} | {f"file/{root}/{k}": v for k, v in both.items()}
+
+
+def test_a_file_that_several_places_lead_to_is_there_once(photos, tmp_path):
+    place = listed(tmp_path, path=["photos/a.png", "photos/one/same.png"])
+    assert contents(find_everywhere([str(photos), place])) == {name: name for name in NAMES}
+    place = listed(tmp_path, path=["photos/a.png"], name=["first"])
+    with pytest.raises(DataError, match=r"a.png is given twice, as a.png and as .*first: give it once"):
+        find_everywhere([str(photos), place])
+    store = fsspec.filesystem("memory")
+    store.put(f"{photos}/", "/once/photos", recursive=True)
+    assert list(find_everywhere(["memory://once", "memory://once/photos/one"])) == [
+        f"photos/{k}" for k in NAMES
+    ]
+
+
+def test_the_outputs_are_left_out_everywhere(photos, tmp_path):
+    place = listed(tmp_path, path=["photos/a.png", "photos/one/same.png"])
+    assert list(find_everywhere([place], photos / "one")) == ["a.png"]
+    store = fsspec.filesystem("memory")
+    store.put(f"{photos}/", "/left/photos", recursive=True)
+    found = find_everywhere(["memory://left/photos"], leave_out="memory://left/photos/one")
+    assert list(found) == [name for name in NAMES if not name.startswith("one/")]
+
+
+def test_a_folder_whose_name_is_like_a_pattern_is_that_folder(photos, tmp_path):
+    photos.rename(tmp_path / "photos[1]")
+    place = listed(tmp_path, "x[2].parquet", path=["photos[1]/a.png"])
+    found = find_everywhere([str(tmp_path / "photos[1]"), place])
+    assert contents(found) == {name: name for name in NAMES}
+    for name in NAMES:
+        fsspec.filesystem("memory").pipe_file(f"/like/photos[1]/{name}", name.encode())
+    assert contents(find_everywhere(["memory://like/photos[1]"])) == {name: name for name in NAMES}
+    (tmp_path / "folder.zip").mkdir()
+    (tmp_path / "photos[1]").rename(tmp_path / "folder.zip/photos")
+    assert list(find_everywhere([str(tmp_path / "folder.zip")])) == [f"photos/{name}" for name in NAMES]
 
 
 def test_places_without_images_or_that_cannot_be_read_are_named(tmp_path):
@@ -128,8 +238,11 @@ def test_places_without_images_or_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"no archive")
     with pytest.raises(OSError, match=r"a.zip cannot be reached .*not a zip"):
         find_everywhere([str(tmp_path / "a.zip")])
-    with pytest.raises(FileNotFoundError):
-        find_everywhere([str(tmp_path / "gone.zip")])
+    for gone in ("gone.zip", "*.zip", "gone.parquet"):
+        with pytest.raises(DataError, match=r"found no images there, it does not exist: give folders, "):
+            find_everywhere([str(tmp_path / gone)])
+    with pytest.raises(DataError, match=r"zip://::a.zip must be one place, without '::': give folders, "):
+        find_everywhere(["zip://::a.zip"])
 
 
 def test_a_url_that_was_a_path_gets_its_slash_again(tmp_path):
