@@ -11,6 +11,7 @@ does the work again to its end. Checked are:
 
 uv run python benchmarks/kills.py [--kills 20] [--seed 0] [--only label train ...] [--disk] [--log FILE]
 
+Kills that came after the end of the work do not count: the campaign goes on until ``--kills`` have hit it.
 With ``--disk`` (root only) the work runs too on a small tmpfs, which fills up, on one that is read-only, and
 on an ext4 that turns read-only after an error while the work writes; on a sound disk with room it goes on to
 the same end. With ``--log`` a campaign is done in parts: the same command goes on, also with more kills, and
@@ -58,7 +59,7 @@ STAMPED = ("environment", "wall_seconds", "created", "seconds", "digest", "count
 class Options:
     """How often what is killed."""
 
-    kills: int = 20  # of each work
+    kills: int = 20  # of each work, before its end
     seed: int = 0
     only: tuple[str, ...] = ()  # of the works; all by default
     disk: bool = False  # full and read-only file systems too
@@ -485,14 +486,18 @@ def outcome(out: Path) -> dict[str, str]:
         elif file.suffix == ".safetensors":
             content = tensors_of(file)
         elif file.suffix == ".parquet":
-            name, content = "parquet", b""  # a killed run parts the images anew: all are read together
+            name, content = "parquet", rows_of(file.parent)  # a killed run parts the images anew
         found[name] = hashlib.sha256(content).hexdigest()[:16]
-    if "parquet" in found:
-        from fewseg.annotations.parquet import read_parquet
-
-        rows = sorted((p.name, p.labels.tobytes(), p.scores) for p in read_parquet(str(out / "labels")))
-        found["parquet"] = hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
     return found
+
+
+def rows_of(folder: Path) -> bytes:
+    """All columns of the Parquet files of a folder, in the order of the images, and what they say of them."""
+    from pyarrow import parquet
+
+    tables = [parquet.read_table(file) for file in folder.glob("*.parquet")]
+    rows = sorted((row for table in tables for row in table.to_pylist()), key=lambda row: row["name"])
+    return repr([sorted({repr(table.schema.metadata) for table in tables}), rows]).encode()
 
 
 def tensors_of(file: Path) -> bytes:
@@ -532,7 +537,10 @@ def campaign(name: str, trials: range, seed: int, inputs: Path, folder: Path) ->
         after, alone = float(rng.uniform(0, seconds)), bool(rng.random() < 0.5)
         started = Started(name, inputs, out)
         time.sleep(after)
-        hit += not started.ended()
+        if started.ended():
+            seconds = after  # at most: the machine is less busy than it was
+        else:
+            hit += 1
         lone += alone
         started.kill(alone=alone)
         problems = left_running() + broken(out, temporary=True)
@@ -720,7 +728,10 @@ def serve_campaign(trials: range, seed: int, inputs: Path, folder: Path) -> dict
         wrong += [f"kill {k}: {problem}" for problem in problems]
         if not problems:
             shutil.rmtree(own)
-    return {"work": "serve", "kills": len(trials), "open pages": pages, "downloads": got, "wrong": wrong}
+    return {
+        "work": "serve", "kills": len(trials), "at work": len(trials), "open pages": pages,
+        "downloads": got, "wrong": wrong,
+    }  # fmt: skip
 
 
 def after_server(inputs: Path, own: Path, received: Path, known: dict[str, object]) -> list[str]:
@@ -854,6 +865,9 @@ def work_on_disk(
         problems.append("it does not fail")
     if "Traceback" in text:
         problems.append(f"traceback: {text[-600:]}")
+    error = next((line for line in text.splitlines() if line.startswith("fewseg: ")), "")
+    if status and not any(str(place) in error for place in (own / "out", disk.folder / "out")):
+        problems.append(f"the error names no path: {error or text[-600:]}")
     if moment is None:
         problems += broken(own / "out/.", temporary=True)
     disk.mend()
@@ -908,7 +922,10 @@ def main(options: Options) -> list[dict[str, object]]:
         raise SystemExit(f"unknown work {', '.join(sorted(unknown))}: choose among {', '.join(WORKS)}")
     names = list(options.only or WORKS)
     lines = [line for line in lines_of(options.log) if line["seed"] == str(options.seed)]
-    reached = {k: sum(line.get("kills", 0) for line in lines if line["work"] == k) for k in names}
+    counted = {k: [line for line in lines if line["work"] == k and "kills" in line] for k in names}
+    tried = {k: sum(line["kills"] for line in own) for k, own in counted.items()}
+    # a server does not end: its older lines have one number
+    hits = {k: sum(line.get("at work", line["kills"]) for line in own) for k, own in counted.items()}
     adopt_orphans()
     with (
         tempfile.TemporaryDirectory(prefix="fewseg-kills-", dir=in_memory()) as temporary,
@@ -926,13 +943,13 @@ def main(options: Options) -> list[dict[str, object]]:
             lines.append({"seed": str(options.seed), **line})
             keep(options.log, lines[-1])
 
-        while behind := [k for k in names if reached[k] < options.kills]:
-            name = min(behind, key=reached.__getitem__)
-            trials = range(reached[name], min(options.kills, reached[name] + options.part))
+        while behind := [k for k in names if hits[k] < options.kills]:
+            name = min(behind, key=hits.__getitem__)
+            trials = range(tried[name], tried[name] + min(options.part, options.kills - hits[name]))
             act = serve_campaign if name == "serve" else partial(campaign, name)
             with cluster_of(name):
                 done(act(trials, options.seed, inputs, folder))
-            reached[name] = trials.stop
+            tried[name], hits[name] = trials.stop, hits[name] + lines[-1]["at work"]
         for name in names if options.disk else ():
             if not any(line["work"] == name and "full disks" in line for line in lines):
                 with cluster_of(name):
