@@ -326,7 +326,8 @@ def _read(path: Path) -> dict[str, Any]:
         )
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # finite numbers, whole characters
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not a whole JSON file ({error}): evaluate again or restore it"
         ) from error
@@ -397,10 +398,7 @@ def _check_fractions(values: Sequence[Any], where: str) -> None:
 
 
 def _check_digest(path: str | Path, content: Mapping[str, Any]) -> None:
-    try:
-        actual = digest({key: value for key, value in content.items() if key != "digest"})
-    except ValueError as error:  # of an infinite number
-        raise ValueError(f"{path}: {error}: evaluate again") from error
+    actual = digest({key: value for key, value in content.items() if key != "digest"})
     if actual != content["digest"]:
         raise ValueError(
             f"{path} has the digest {content['digest']}, that of its content is {actual}: the file was "

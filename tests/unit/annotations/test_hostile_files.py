@@ -19,7 +19,7 @@ from fewseg.engine.checkpoint import load_checkpoint
 from fewseg.engine.results import load_counts, load_with_counts
 from fewseg.inference import Segmenter, Tiles
 from fewseg.types import DataError
-from result_files import make_counts, make_result
+from result_files import make_counts, make_result, without_seal
 from small_segmenters import model, picture, tiny_checkpoint, with_squares
 
 REGION = {
@@ -161,12 +161,15 @@ def test_counts_with_a_broken_or_huge_header(tmp_path, head):
         load_counts(tmp_path / "a.json")
 
 
-def test_results_with_an_infinite_number(tmp_path):
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), "\ud800"])
+def test_results_with_a_value_that_no_json_has(tmp_path, value):
+    """A text of half a character ended the table of all results."""
     counts = make_counts()
     make_result(counts).save(tmp_path / "a.json", counts)
-    value = json.loads((tmp_path / "a.json").read_text())
-    (tmp_path / "a.json").write_text(json.dumps(value | {"wall_seconds": float("inf")}))
-    with pytest.raises(ValueError, match=r"a\.json: inf cannot be stored in a result file"):
+    stored = without_seal(json.loads((tmp_path / "a.json").read_text()))
+    stored["training"]["note"] = value
+    (tmp_path / "a.json").write_text(json.dumps(stored | {"counts_sha256": "", "digest": ""}))
+    with pytest.raises(ValueError, match=r"a\.json is not a whole JSON file \(.*(float|surrogate)"):
         load_with_counts(tmp_path / "a.json")
 
 
