@@ -74,7 +74,7 @@ ODD = (
 
 
 def deep(rng: np.random.Generator) -> str:
-    n = int(rng.choice([50, 900, 1100, 100_000]))
+    n = int(rng.choice([50, 300, 900, 1100, 100_000]))
     return "[" * n + "]" * n if rng.random() < 0.7 else '{"a":' * n + "1" + "}" * n
 
 
@@ -141,10 +141,10 @@ def mutate_json(rng: np.random.Generator, value: object) -> str:
                 inner[last] = json.loads(json.dumps(other))
     text = json.dumps(value, ensure_ascii=bool(rng.random() < 0.5))
     chance = rng.random()
-    if chance < 0.05:
-        colon = text.find(":", int(rng.integers(max(1, len(text)))))
-        text = text[: colon + 1] + deep(rng) + text[colon + 1 :]
-    elif chance < 0.1:  # a key twice
+    if chance < 0.05 and (plain := list(re.finditer(r'(?<=: )(-?[\d.]+|"[^"\\]*")(?=[,}])', text))):
+        start, end = plain[int(rng.integers(len(plain)))].span()
+        return text[:start] + deep(rng) + text[end:]
+    if chance < 0.1:  # a key twice
         text = re.sub(r'"(\w+)": ', lambda m: f'"{m[1]}": {{}}, {m[0]}', text, count=int(rng.integers(1, 4)))
     return text
 
