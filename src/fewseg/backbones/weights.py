@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import struct
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -154,10 +155,7 @@ def load_weights(
         label = name or Path(source).name
         state = to_timm_names(read_state(source))
         digest = file_sha256(source)
-    needed = module.state_dict()
-    report = _compare(needed, state, label, digest)
-    if not report.complete:
-        raise ValueError(_refusal(report, len(needed)))
+    report = compare_weights(module, state, label, digest)
     module.load_state_dict({key: state[key] for key in report.matched}, strict=False)
     return report
 
@@ -177,6 +175,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path)
         else:
+            _check_stored(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -187,11 +186,24 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path.name} is damaged or cut off ({first_line(error)}): fetch or copy it again"
         ) from error
-    return as_state(content, path.name)
+    state, size = as_state(content, path.name), path.stat().st_size
+    for key, value in state.items():
+        if value.numel() * value.element_size() > size:  # made by the pickle, without values in the file
+            raise ValueError(f"{path.name}: {key} is larger than the file: save the state dict again")
+    return state
+
+
+def _check_stored(path: Path) -> None:
+    """Refuses a ZIP archive, as torch saves, whose parts are compressed: it may fill the memory."""
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\3\4":
+            with zipfile.ZipFile(file) as archive:
+                if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                    raise ValueError("its parts are compressed, which torch.save never does")
 
 
 _DAMAGED = (
-    *(SafetensorError, RuntimeError, EOFError, OSError),
+    *(SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, OSError),
     # torch's unpickler
     *(ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError, struct.error),
 )
@@ -212,6 +224,12 @@ def as_state(content: object, label: str) -> dict[str, Tensor]:
             f"{label} holds no state dict but a {type(inner).__name__} without tensors: "
             "give a mapping of parameter names to tensors, bare or under 'state_dict' or 'model'"
         )
+    for key, value in state.items():
+        special = value.layout is not torch.strided or value.is_nested or value.is_meta or value.is_quantized
+        if special or value.numel() * value.element_size() > value.untyped_storage().nbytes():  # expanded
+            raise ValueError(
+                f"{label}: {key} must be a dense tensor: give a state dict of contiguous tensors"
+            )
     return state
 
 
@@ -231,15 +249,21 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _compare(
-    needed: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, sha256: str
+def compare_weights(
+    module: nn.Module, state: Mapping[str, Tensor], source: str, sha256: str
 ) -> WeightsReport:
+    """What weights would give to a module, which may be on "meta".
+
+    Raises:
+        ValueError: values that the module needs are absent, of another shape, or no floats.
+    """
+    needed = module.state_dict()
     shared = [key for key in needed if key in state]
     shapes = [(key, tuple(state[key].shape), tuple(needed[key].shape)) for key in shared]
     mismatched = tuple(entry for entry in shapes if entry[1] != entry[2])
     absent = [key for key in needed if key not in state]
     extra = [key for key in state if key not in needed]
-    return WeightsReport(
+    report = WeightsReport(
         source=source,
         sha256=sha256,
         matched=tuple(key for key in shared if state[key].shape == needed[key].shape),
@@ -248,6 +272,12 @@ def _compare(
         unexpected=tuple(key for key in extra if not key.startswith(CLASSIFIER_PREFIXES)),
         ignored=tuple(key for key in extra if key.startswith(CLASSIFIER_PREFIXES)),
     )
+    if not report.complete:
+        raise ValueError(_refusal(report, len(needed)))
+    for key in report.matched:
+        if needed[key].is_floating_point() and not state[key].is_floating_point():
+            raise ValueError(f"{source}: {key} must be of floats, got {state[key].dtype}")
+    return report
 
 
 def _refusal(report: WeightsReport, needed: int) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig, WeightsReport, load_weights, read_state, released_trunk_key
-from fewseg.backbones.weights import as_state, file_sha256, state_sha256
+from fewseg.backbones.weights import as_state, compare_weights, file_sha256, state_sha256
 from fewseg.data.folds import ClassSplit
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint, split_json
 from fewseg.methods.base import FewShotSegmenter
@@ -111,7 +111,15 @@ def _merge_channels(state: State, scales: tuple[float, ...], label: str) -> int:
     merges = sum(1 for key in state if re.fullmatch(r"init_merge\.\d+\.0\.weight", key))
     if merges != len(scales):
         raise ValueError(f"{label} has {merges} pyramid scales; {len(scales)} were given: {scales}")
-    return int(state["down_query.0.weight"].shape[0])
+    return _out_channels(state, "down_query.0.weight", label)
+
+
+def _out_channels(state: State, key: str, label: str) -> int:
+    """Of a convolution."""
+    shape = tuple(state[key].shape) if key in state else None
+    if shape is None or len(shape) != 4 or not shape[0]:
+        raise ValueError(f"{label}: {key} must be the weight (D, C, h, w) of a convolution, got {shape}")
+    return shape[0]
 
 
 PFENET_FAMILY = Family(
@@ -172,11 +180,11 @@ def _canet_config(
 ) -> SCLCANetConfig:
     """A file of CANet has no scales."""
     del scales
-    if backbone.name != "resnet50" or "layer5.0.weight" not in state:
+    if backbone.name != "resnet50":
         raise ValueError(f"{label}: it must be SCL(CANet)'s ResNet-50 with its head")
     return SCLCANetConfig(
         backbone=replace(backbone, levels=("layer2", "layer3"), stride_on_1x1=True, ceil_pool=True),
-        channels=int(state["layer5.0.weight"].shape[0]),
+        channels=_out_channels(state, "layer5.0.weight", label),
         self_guided=RELEASED_CANET_SELF_GUIDED,
         fusion=RELEASED_CANET_CROSS_GUIDED,
         history_reset=RELEASED_HISTORY_RESET,
@@ -276,6 +284,8 @@ def _renamed(family: Family, state: State) -> dict[str, Tensor]:
     """
     ours = {family.key(key, _DEEP_STEM in state): value for key, value in state.items()}
     for key, value in ours.items() if family is SDAANET_FAMILY else ():
+        if value.ndim != 4:
+            continue
         if re.fullmatch(r"gate\.\w+\.weight", key):
             ours[key] = value.flatten(1)
         elif re.fullmatch(r"query\.merge\.convs\.\d+\.weight", key):
@@ -319,8 +329,11 @@ def import_released(
     if family is CANET_FAMILY and scales is not None:
         raise ValueError(f"{label} is of SCL(CANet), which has no pyramid: leave scales out")
     config = family.config(state, label, RELEASED_PYRAMID if scales is None else scales, backbone)
-    name, model = method_name(config), config.build()
-    report = load_weights(model, _renamed(family, state), name=label, sha256=digest)
+    name, renamed = method_name(config), _renamed(family, state)
+    with torch.device("meta"):  # before memory is taken for what the shapes in the file ask for
+        compare_weights(config.build(), renamed, label, digest)
+    model = config.build()
+    report = load_weights(model, renamed, name=label, sha256=digest)
     if report.unexpected:
         raise ValueError(
             f"{label} is close to a released {name} checkpoint but holds more: {report.unexpected[:6]}; "

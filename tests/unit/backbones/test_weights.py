@@ -101,6 +101,15 @@ def test_weights_of_another_network_are_refused_and_change_nothing(state):
     assert equal(backbone.trunk, before)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool, torch.complex64])
+def test_values_that_are_no_floats_are_refused(state, dtype):
+    backbone = tiny().build()
+    with pytest.raises(ValueError, match=rf"^state dict: bn1.weight must be of floats, got {dtype}$"):
+        load_weights(backbone.trunk, state | {"bn1.weight": torch.ones(8, dtype=dtype)})
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        load_weights(backbone.trunk, {key: value.to(kind) for key, value in state.items()})
+
+
 def test_stages_that_are_not_built_are_not_used_and_counters_of_batches_may_be_missing(state):
     backbone = tiny(levels=("layer2",)).build()
     report = load_weights(backbone.trunk, {k: v for k, v in state.items() if "num_batches" not in k})

@@ -16,9 +16,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from fewseg.backbones import read_state
 from fewseg.engine.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from fewseg.engine.config_json import config_from_json
-from fewseg.engine.released import import_checkpoint
+from fewseg.engine.released import import_checkpoint, import_released
 from fewseg.inference.supports import load_supports
 from fewseg.methods.pfenet import PFENetConfig
 from memory import growth
@@ -229,6 +230,87 @@ def test_a_support_set_is_read_by_what_it_must_hold(tmp_path, key, message):
     def read():
         with nullcontext() if message is None else pytest.raises(ValueError, match=message):
             assert load_supports(path, model()).classes == ("square",)
+
+    assert growth(read) < LITTLE
+
+
+class Made:
+    """What a pickle makes without values of its own."""
+
+    def __init__(self, *shape):
+        self.shape = shape
+
+    def __reduce__(self):
+        return torch.Tensor, self.shape
+
+
+def released(d):
+    """The start of a PFENet's state dict, whose width is that of a weight."""
+    value = torch.zeros(1)
+    names = ("cls.0.weight", "down_supp.0.weight", "layer0.0.weight")
+    names += tuple(f"layer3.{k}.conv3.weight" for k in range(6))
+    names += tuple(f"init_merge.{k}.0.weight" for k in range(4))
+    return {**dict.fromkeys(names, value), "down_query.0.weight": d}
+
+
+WIDTHS = {
+    "expanded": (torch.zeros(1).expand(4_000_000, 1536, 1, 1), "must be a dense tensor"),
+    "sparse": (
+        torch.sparse_coo_tensor(size=(4_000_000, 1536, 1, 1), check_invariants=True),
+        "must be a dense tensor",
+    ),
+    "without values": (torch.zeros(4_000_000, 1536, 1, 1, device="meta"), "must be a dense tensor"),
+    "made": (Made(400_000, 1536, 1, 1), "is larger than the file"),
+    "wide": (torch.zeros(3000, 1, 1, 1), "of another shape"),
+    "no width": (torch.zeros(0, 1, 1, 1), r"must be the weight \(D, C, h, w\) of a convolution"),
+    "a number": (torch.tensor(1.0), r"must be the weight \(D, C, h, w\) of a convolution, got \(\)"),
+    "absent": (None, r"must be the weight \(D, C, h, w\) of a convolution, got None"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+@pytest.mark.parametrize("kind", WIDTHS)
+def test_a_shape_in_a_released_file_takes_no_memory_before_all_shapes_fit(tmp_path, kind):
+    width, message = WIDTHS[kind]
+    path = tmp_path / "a.pth"
+    torch.save({**released(width), "down_query.0.bias": torch.zeros(1)}, path)
+
+    def read():
+        with pytest.raises(ValueError, match=message) as caught:
+            import_checkpoint(path, tmp_path / "new.safetensors")
+        assert "\n" not in str(caught.value)
+
+    assert growth(read) < LITTLE
+
+
+def test_a_state_dict_in_memory_is_looked_at_before_its_digest_is_taken():
+    def read():
+        with pytest.raises(ValueError, match="must be a dense tensor"):
+            import_released(released(WIDTHS["expanded"][0]))
+
+    assert growth(read) < LITTLE
+
+
+@pytest.mark.parametrize("key", ["se_supp.0.weight", "init_merge.0.0.weight"])
+def test_a_number_in_place_of_a_weight_that_is_renamed_is_of_another_shape(key):
+    parts = dict.fromkeys(("se_supp.0.weight", "simple_mask.0.weight"), torch.zeros(1))
+    with pytest.raises(ValueError, match="of another shape"):
+        import_released({**released(torch.zeros(8, 1, 1, 1)), **parts, key: torch.tensor(1.0)})
+
+
+def test_an_archive_whose_parts_are_compressed_is_not_unpacked(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.zeros(4 * LITTLE // 4)}, tmp_path / "whole.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pth") as whole,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out,
+    ):
+        for name in whole.namelist():
+            out.writestr(name, whole.read(name))
+
+    def read():
+        with pytest.raises(ValueError, match=r"a\.pth .*its parts are compressed"):
+            read_state(path)
 
     assert growth(read) < LITTLE
 
