@@ -324,13 +324,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"there is no result file {path}: give the .json that `fewseg evaluate` wrote"
         )
-    try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # finite numbers, whole characters
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is not a whole JSON file ({error}): evaluate again or restore it"
-        ) from error
+    content = _json(path)
     if not isinstance(content, dict) or "schema" not in content:
         raise ValueError(
             f"{path} is not a result file: it has no 'schema'; give the .json of `fewseg evaluate`"
@@ -363,6 +357,29 @@ def _read(path: Path) -> dict[str, Any]:
         )
     _check_fractions([content[k] for k in _DERIVED if k != "miou_std"] + content["miou_ci95"], str(path))
     return content
+
+
+def _json(path: Path) -> Any:
+    """What a file of JSON holds: finite numbers and whole characters, not nested too deeply."""
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+        if _depth(content) > _DEEPEST:
+            raise ValueError("it is nested too deeply")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not a whole JSON file ({error}): evaluate again or restore it"
+        ) from error
+    return content
+
+
+_DEEPEST = 30  # lists and mappings in each other; a config has up to ten
+
+
+def _depth(value: Any) -> int:
+    """How many lists and mappings there are in each other."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if items is None else 1 + max(map(_depth, items), default=0)
 
 
 def _types(kind: type, content: Any) -> dict[str, str]:
