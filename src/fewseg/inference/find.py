@@ -106,18 +106,18 @@ def find_everywhere(places: Sequence[str], leave_out: str | Path | None = None) 
     common = posixpath.commonpath([root for root, files in listed if files] or [""])
     names: dict[tuple[object, str], str] = {}  # of a path in a file system
     images: dict[str, Place] = {}
-    for root, files in listed:
+    for given, (root, files) in zip(places, listed, strict=True):
         for (place, path), below in files:
             fs, _ = opened(place)
             if out is not None and fs == opened(out)[0] and path.startswith(f"{opened(out)[1]}/"):
                 continue
             name = posixpath.join(root[len(common) :].strip("/"), below)
             if (other := names.setdefault((fs, path), name)) != name:
-                raise DataError(f"{path} is given twice, as {other} and as {name}: give it once")
+                raise DataError(f"{given}: {path} is given twice, as {other} and as {name}: give it once")
             images.setdefault(name, (place, path))
             if len(images) < len(names):
                 raise DataError(
-                    f"two images have the name {name}: label them in two runs, or rename one of them"
+                    f"{given}: two images have the name {name}: label them in two runs, or rename one of them"
                 )
     if not images:
         raise DataError(f"{', '.join(places)}: found no images there ({', '.join(IMAGE_SUFFIXES)})")

@@ -129,7 +129,7 @@ def test_a_list_in_a_store_names_files_beside_it(photos, tmp_path):
     ("columns", "words"),
     [
         ({"url": ["a.png"]}, "is not a list of images .*path.*: give a Parquet file with a column 'path'"),
-        ({"path": ["a.png", "b.png"], "name": ["1", "1"]}, "two images have the name 1: label them in two"),
+        ({"path": ["a.png", "b.png"], "name": ["1", "1"]}, "list.parquet: two images have the name 1: lab"),
         (
             {"path": ["a.png", "a.png"], "name": ["1", "2"]},
             "row 2 gives a.png, 2, which is 1 too: give each image once",
