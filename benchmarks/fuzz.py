@@ -448,6 +448,64 @@ def zip_bytes(rng: np.random.Generator, files: dict[str, bytes]) -> bytes:  # no
     return mutate_bytes(rng, file.getvalue()) if rng.random() < 0.3 else file.getvalue()
 
 
+def parquet_bytes(rng: np.random.Generator, content: bytes) -> bytes:
+    """A Parquet file with other values, columns or metadata, or with its bytes changed."""
+    import io
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    chance = rng.random()
+    if chance < 0.25:
+        return mutate_bytes(rng, content)
+    table = parquet.read_table(io.BytesIO(content))
+    k = int(rng.integers(table.num_columns))
+    if chance < 0.65:
+        with suppress(Exception):  # rows that are none
+            table = changed_rows(rng, table)
+    elif chance < 0.8:
+        n = table.num_rows
+        odd = (
+            pa.nulls(n), pa.array([k] * n), pa.array(["x"] * n), pa.array([b"\xff"] * n),
+            pa.array([["a"]] * n), pa.array([{"a": 1}] * n), pa.array([float("nan")] * n),
+            pa.array([True] * n), pa.array([0] * n, pa.timestamp("s")),
+            pa.array(["a"] * n).dictionary_encode(), pa.array(["x" * 10**6] * n), pa.array(["\0"] * n),
+            pa.array([""] * n), pa.array([2**63 - 1] * n),
+        )  # fmt: skip
+        table = table.set_column(k, table.column_names[k], odd[int(rng.integers(len(odd)))])
+    elif chance < 0.9:
+        names = list(table.column_names)
+        names[k] = str(rng.choice([*names, "x", ""]))
+        table = table.remove_column(k) if rng.random() < 0.5 else table.rename_columns(names)
+    else:
+        about = dict(table.schema.metadata or {b"fewseg": b"{}"})
+        about[b"fewseg"] = json_bytes(rng, about[b"fewseg"])
+        table = table.replace_schema_metadata(about)
+    file = io.BytesIO()
+    kind, rows = str(rng.choice(["none", "snappy", "gzip", "zstd"])), int(rng.choice([1, 100]))
+    parquet.write_table(table, file, compression=kind, row_group_size=rows)
+    return file.getvalue()
+
+
+def changed_rows(rng: np.random.Generator, table: object) -> object:
+    """A table with values changed, of the same types where these can hold them."""
+    import pyarrow as pa
+
+    rows = table.to_pylist()
+    if rng.random() < 0.5:
+        text = mutate_json(rng, rows)
+    else:
+        text = number_bytes(rng, json.dumps(rows).encode()).decode()
+    changed = json.loads(text)
+    for row in changed:
+        if isinstance(row.get("scores"), list):
+            row["scores"] = [tuple(pair) for pair in row["scores"]]
+    try:
+        return pa.Table.from_pylist(changed, schema=table.schema)
+    except pa.ArrowException:
+        return pa.Table.from_pylist(changed)
+
+
 # ---------------------------------------------------------------- readers
 
 
@@ -749,11 +807,89 @@ def read_predictions(root: Path) -> None:
     list(read_jsonl(root / "made/predictions.jsonl"))
 
 
+def make_list(root: Path) -> list[Path]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    paths = [str(save_picture(root / f"images/{k}.png", k).relative_to(root)) for k in range(2)]
+    columns = {"path": [*paths, "memory://a/2.png"], "name": ["a.png", "b/a.png", "c.png"]}
+    parquet.write_table(pa.table(columns), root / "a.parquet")
+    return [root / "a.parquet"]
+
+
+def read_list(root: Path) -> None:
+    from fewseg.inference.find import find_everywhere
+
+    find_everywhere([str(root / "a.parquet")])
+
+
+def make_parquet(root: Path) -> list[Path]:
+    from fewseg.annotations import parquet
+    from fewseg.annotations.values import Instance, Prediction
+    from fewseg.annotations.writer import line_of
+
+    lines = [{"name": "bad.png", "problem": "it is no image"}]
+    for k in range(3):
+        labels = picture(k, mask=True)
+        labels[30:, 30:] = 255
+        thing = Instance(class_name="thing", box=(10, 8, 20, 17), piece=labels[8:25, 10:30], score=0.5)
+        found = Prediction(
+            name=f"{k}.png", labels=labels, classes=("thing", "other"), scores=(1, 0.25),
+            facts={"quality": 0.5}, instances=(thing,),
+        )  # fmt: skip
+        lines.append({"name": found.name, **line_of(found)})
+    (root / "made").mkdir()
+    path = root / "made" / parquet.part_name([line["name"] for line in lines])
+    path.write_bytes(parquet.parquet_bytes(lines, ("thing", "other")))
+    return [path]
+
+
+def read_results(root: Path) -> None:
+    from fewseg.annotations.parquet import read_columns, read_parquet
+
+    read_columns(str(root / "made"), ["name", "problem"])
+    list(read_parquet(str(root / "made")))
+
+
+def long_list(count: int) -> bytes:
+    """A Parquet file of a few KiB that lists so many names of 1000 characters, all the same."""
+    import io
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array(["x" * 1000]))
+    file = io.BytesIO()
+    parquet.write_table(pa.table({"path": names, "name": names}), file)
+    return file.getvalue()
+
+
+def huge_masks(found: re.Match[bytes]) -> bytes:
+    """Parquet results whose masks have 10^12 pixels."""
+    import io
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = parquet.read_table(io.BytesIO(found[0]))
+    rows = table.to_pylist()
+    for row in rows[1:]:
+        row |= {"height": 10**6, "width": 10**6}
+        for thing in (*row["regions"], *row["instances"]):
+            thing["segmentation"] = {"size": [10**6, 10**6], "counts": "0PPTZZZSm0"}
+    file = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
+    return file.getvalue()
+
+
 POINTS = 10**7
 FIRST_BOMB = 100
 HUGE = rb'"segmentation":{"size":[1000000,1000000],"counts":[0,1000000000000]}'
 COCO_MASK = rb'"segmentation":\{"size":\[40,50\],"counts":"[^"]*"\}'
 HUGE_SIZE = (rb'"height":40,"width":50', b'"height":1000000,"width":1000000')
+
+
+WHOLE, PNG = rb"(?s)\A.+\Z", rb"(?s)\A\x89PNG.*\Z"
 
 
 def huge_png() -> bytes:
@@ -766,10 +902,8 @@ def huge_png() -> bytes:
 def huge_picture(suffix: str) -> tuple[tuple[bytes, Callable[[re.Match[bytes]], bytes]], ...]:
     """All of a picture becomes one with the largest sides that its head may have."""
     side = 16_383 if suffix == ".webp" else 2**16 - 1 if suffix == ".jpg" else 10**6
-    return ((rb"(?s)\A.+\Z", lambda m: with_sides(suffix, m[0], (side, side))),)
+    return ((WHOLE, lambda m: with_sides(suffix, m[0], (side, side))),)
 
-
-PNG = rb"(?s)\A\x89PNG.*\Z"
 
 BOMBS: dict[str, tuple[tuple[tuple[bytes, bytes | Callable[[re.Match[bytes]], bytes]], ...], ...]] = {
     "png": (((PNG, huge_png()),),),
@@ -819,6 +953,8 @@ BOMBS: dict[str, tuple[tuple[tuple[bytes, bytes | Callable[[re.Match[bytes]], by
             (rb'"all_points_y": \[', lambda _: b'"all_points_y": [' + b"5, " * POINTS),
         ),
     ),
+    "image-list": (((WHOLE, lambda _: long_list(10**5)),),),
+    "parquet": (((WHOLE, lambda _: long_list(10**6)),), ((WHOLE, huge_masks),)),
     "predictions": (((COCO_MASK, HUGE),), ((COCO_MASK, HUGE), HUGE_SIZE)),
 }
 """Fixed inputs of a reader: in the first good file that has all of it, what is replaced and by what."""
@@ -853,6 +989,8 @@ def readers() -> dict[str, Reader]:
         "cvat-xml": annotations(in_text("a.xml", CVAT), xml_bytes, "a.xml"),
         "via": annotations(in_text("a.json", json.dumps(VIA)), via_bytes, "a.json"),
         "predictions": Reader(make=make_predictions, mutate=json_bytes, read=read_predictions),
+        "image-list": Reader(make=make_list, mutate=parquet_bytes, read=read_list),
+        "parquet": Reader(make=make_parquet, mutate=parquet_bytes, read=read_results),
         "supports": Reader(make=make_supports, mutate=safetensors_bytes, read=use_supports),
         "checkpoint": Reader(make=make_checkpoint, **checkpoint),
         "trained-checkpoint": Reader(make=make_trained, **checkpoint),
