@@ -1,14 +1,16 @@
 """What an image costs ``fewseg label --ray``, stage by stage, and what Ray adds.
 
 Stages are processor seconds of one thread, so that a busy machine does not change them. The network has
-random weights. Then a folder is labelled by one process and by Ray with one worker and more, in wall time.
+random weights. Then a folder is labelled, in wall time, on the same cores: by one process with a thread on
+each of them, and by Ray with a worker of one thread on each.
 
-uv run python benchmarks/cluster.py [--images 64] [--size 321] [--workers 1 2]
+uv run python benchmarks/cluster.py [--images 64] [--size 321] [--cores 2]
 """
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,7 +42,7 @@ class Options:
     width: int = 500  # of the photographs, pixels; their height is 3/4 of it
     size: int = 321  # side of the network's input, pixels
     shard: int = 8  # images of a file of results
-    workers: tuple[int, ...] = (1, 2)  # of Ray
+    cores: int = 2  # of this machine, which one process or Ray has
 
 
 def write_inputs(root: Path, options: Options) -> LabelOptions:
@@ -101,27 +103,38 @@ def stages(root: Path, given: LabelOptions, count: int) -> dict[str, float]:
 def main(options: Options) -> None:
     import ray
 
+    cores = sorted(os.sched_getaffinity(0))[: options.cores]
+    if len(cores) < options.cores:
+        raise SystemExit(f"--cores must be at most the {len(cores)} of this machine, got {options.cores}")
+    os.sched_setaffinity(0, cores)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="fewseg-cluster-") as name:
         root = Path(name)
         given = write_inputs(root, options)
         found = stages(root, given, min(24, options.images))
         print(json.dumps({"ms of a processor an image": found}), flush=True)
+        torch.set_num_threads(options.cores)
         start = time.monotonic()
         label(given)
         alone = time.monotonic() - start
-        print(json.dumps({"one process, images a second": round(options.images / alone, 2)}), flush=True)
-        ray.init(num_cpus=max(options.workers), include_dashboard=False, log_to_driver=False)
-        for workers, shard in [*((k, options.shard) for k in options.workers), (max(options.workers), 1)]:
-            own = {"ray": True, "ray_workers": workers, "ray_shard": shard}
+        found = {
+            "one process, threads": options.cores,
+            "images a second": round(options.images / alone, 2),
+            "seconds": round(alone, 1),
+        }
+        print(json.dumps(found), flush=True)
+        ray.init(num_cpus=options.cores, include_dashboard=False, log_to_driver=False)
+        for shard in (options.shard, 1):
+            own = {"ray": True, "ray_workers": options.cores, "ray_shard": shard}
             start, driver = time.monotonic(), time.process_time()
-            label_on_ray(replace(given, out=root / f"ray{workers}-{shard}", **own))
+            label_on_ray(replace(given, out=root / f"ray-{shard}", **own))
             wall = time.monotonic() - start
             found = {
-                "workers": workers,
+                "workers of one thread": options.cores,
                 "shards": -(-options.images // shard),
                 "images a second": round(options.images / wall, 2),
                 "seconds": round(wall, 1),
+                "speed, one process is 1": round(alone / wall, 2),
                 "driver's processor seconds": round(time.process_time() - driver, 2),
             }
             print(json.dumps(found), flush=True)
