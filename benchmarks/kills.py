@@ -380,7 +380,7 @@ def left_running() -> list[str]:
 
 
 def running() -> list[int]:
-    """The processes below this one but a cluster's own; those that have ended are taken leave of."""
+    """The processes below this one but a cluster's own; those that have ended are reaped."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
