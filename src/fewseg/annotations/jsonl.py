@@ -13,13 +13,13 @@ from fewseg.annotations.values import Mask, Prediction
 from fewseg.annotations.writer import LINES_FORMAT, parse, scan
 from fewseg.types import IGNORE, DataError
 
-_MOST_PIXELS = 2**30  # more than any image that is labelled
+MOST_PIXELS = 2**30  # more than any image that is labelled
 
 
 def prediction_of(line: dict[str, object], classes: tuple[str, ...], where: str) -> Prediction:
     """Returns the prediction of a line."""
     size = size_field(line, "height", "width", where)
-    if size[0] * size[1] > _MOST_PIXELS:
+    if size[0] * size[1] > MOST_PIXELS:
         raise DataError(f"{where} is of {size[1]} x {size[0]} pixels: it is broken; write the file again")
     scores = field(line, "scores", dict, where)
     numbers = {name: j for j, name in enumerate(classes, 1)}

@@ -7,20 +7,24 @@ import io
 import json
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fnmatch import fnmatch
 from functools import lru_cache, partial
 from typing import Any
 
-from fewseg.annotations.jsonl import prediction_of
+from fewseg.annotations.jsonl import MOST_PIXELS, prediction_of
 from fewseg.annotations.rle import decode_coco
-from fewseg.annotations.values import Instance, Prediction
-from fewseg.errors import first_line
+from fewseg.annotations.values import Instance, Prediction, check_classes
 from fewseg.ops.files import parse_json
+from fewseg.ops.parquet import check_size, parquet_errors, parquet_file, texts
 from fewseg.ops.places import files_in, opened, store_errors
 from fewseg.types import DataError
 
 _FORMAT = "fewseg-parquet-1"
+_AGAIN = "remove the file and run again"
+_LONGEST = 8192  # characters of a name
+_READERS = 8  # files that are read at once, of which little is kept
 _OPEN = 4  # files that are in memory at once: a run's images lie in them in order, but for kills
 
 
@@ -72,28 +76,13 @@ def parts_of(place: str) -> list[str]:
 
 
 def read_columns(place: str, columns: list[str]) -> dict[str, list[Any]]:
-    """Some columns of all files of a run's output, of all together."""
-    from pyarrow import ArrowException, dataset
-
-    fs, _ = opened(place)
-    parts = parts_of(place)
-    if not parts:
-        return {name: [] for name in columns}
-    broken: Exception | None = None
-    with store_errors(place):
-        try:
-            table = dataset.dataset(parts, filesystem=fs, format="parquet").to_table(columns=columns)
-        except ArrowException as error:  # of the file, not of the store
-            broken = error
-    if broken is not None:
-        raise _broken(place, broken) from broken
-    return {name: table[name].to_pylist() for name in columns}
-
-
-def _broken(place: str, error: Exception) -> DataError:
-    return DataError(
-        f"{place} holds a broken file of predictions ({first_line(error)}): remove it and run again"
-    )
+    """Some columns of texts of all files of a run's output, of all together."""
+    found: dict[str, list[Any]] = {name: [] for name in columns}
+    with ThreadPoolExecutor(_READERS) as pool:
+        for table in pool.map(lambda path: _table(place, path, columns), parts_of(place)):
+            for name in columns:
+                found[name] += texts(table[name])
+    return found
 
 
 def read_parquet(place: str, names: Iterable[str] | None = None) -> Iterator[Prediction]:
@@ -109,43 +98,88 @@ def read_parquet(place: str, names: Iterable[str] | None = None) -> Iterator[Pre
     """
     where: dict[str, tuple[str, int]] = {}  # file and row of each image
     for path in parts_of(place):
-        columns = _table(place, path, ["name", "problem"]).to_pydict()
-        for row, (name, problem) in enumerate(zip(columns["name"], columns["problem"], strict=True)):
+        table = _table(place, path, ["name", "problem"])
+        for row, (name, problem) in enumerate(
+            zip(texts(table["name"]), texts(table["problem"]), strict=True)
+        ):
             if problem is None:
                 where.setdefault(name, (path, row))
     part = lru_cache(maxsize=_OPEN)(partial(_table, place))
     for name in where if names is None else names:
         if name in where:
             path, row = where[name]
-            yield _prediction(part(path), row, f"{path}, {name}")
+            table = part(path)
+            with parquet_errors(f"row {row + 1} of {path}, {name}, is broken", _AGAIN):
+                prediction = _prediction(table, row, f"{path}, {name}")
+            yield prediction
 
 
 def _table(place: str, path: str, columns: list[str] | None = None) -> Any:
     """A file of a run's output, or some columns of it."""
-    from pyarrow import ArrowException, parquet
+    with store_errors(place):
+        content = opened(place)[0].cat_file(path)
+    with parquet_errors(f"{path} is a broken file of predictions", _AGAIN):
+        file = parquet_file(content)
+        check_size(file, len(content))
+        about = parse_json((file.schema_arrow.metadata or {}).get(b"fewseg", b"{}"))
+        if about.get("format") != _FORMAT:
+            raise DataError(f"{path} is no file of predictions: give the --out of `fewseg label --ray`")
+        check_classes(tuple(about["classes"]))
+        if not file.schema_arrow.equals(_schema_read()):
+            raise ValueError("it has other columns")
+        table = file.read(columns)
+        table.validate(full=True)
+        if not all(name and len(name) <= _LONGEST for name in texts(table["name"])):
+            raise ValueError(f"an image has no name, or one of more than {_LONGEST} characters")
+        return table
 
-    try:
-        with store_errors(place), opened(place)[0].open(path) as file:
-            content = file.read()
-        table = parquet.read_table(io.BytesIO(content), columns=columns)
-    except ArrowException as error:
-        raise _broken(path, error) from error
-    about = parse_json((table.schema.metadata or {}).get(b"fewseg", b"{}"))
-    if about.get("format") != _FORMAT:
-        raise DataError(f"{path} is no file of predictions: give the --out of `fewseg label --ray`")
-    return table
+
+@lru_cache(maxsize=1)
+def _schema_read() -> Any:
+    """What a file's columns are read as."""
+    return parquet_file(parquet_bytes([], ("a",))).schema_arrow
 
 
 def _prediction(table: Any, row: int, where: str) -> Prediction:
-    line = table.slice(row, 1).to_pylist()[0]
-    line = {**line, "scores": dict(line["scores"]), "facts": parse_json(line["facts"])}
+    """The prediction of a row; what may stand in it any number of times is read one by one."""
     classes = tuple(parse_json(table.schema.metadata[b"fewseg"])["classes"])
+    line = {name: table[name][row].as_py() for name in ("name", "height", "width", "facts")}
+    line |= {"facts": parse_json(line["facts"]), "scores": {}}
+    for name, score in table["scores"][row]:
+        if name not in classes:
+            raise DataError(f"{where} has a score of {name[:80]!r}, which must be one of {list(classes)}")
+        line["scores"][name] = score
+    if len(table["regions"][row]) > len(classes):
+        raise DataError(f"{where} has more regions than classes: {_AGAIN}")
+    line["regions"] = list(_things(table["regions"][row], classes, where))
     prediction = prediction_of(line, classes, where)
-    if line["instances"] is None:
+    if not table["instances"][row].is_valid:
         return prediction
-    instances = []
-    for thing in line["instances"]:
+    instances, room = [], MOST_PIXELS
+    for thing in _things(table["instances"][row], classes, where):
         x, y, width, height = box = tuple(thing["bbox"])
-        piece = decode_coco(thing["segmentation"], prediction.size, where)[y : y + height, x : x + width]
+        room -= width * height
+        whole = decode_coco(thing["segmentation"], prediction.size, where)
+        piece = whole[y : y + height, x : x + width].copy()  # of the whole mask nothing is kept
+        if min(box) < 0 or piece.shape != (height, width) or not piece.size or not 0 <= thing["score"] <= 1:
+            raise DataError(
+                f"{where}: an instance needs a box in the image and a score in [0, 1], got {box} and "
+                f"{thing['score']}: {_AGAIN}"
+            )
+        if room < 0:
+            raise DataError(f"{where}: its instances have boxes of more than {MOST_PIXELS} pixels: {_AGAIN}")
         instances.append(Instance(class_name=thing["class"], box=box, piece=piece, score=thing["score"]))
     return replace(prediction, instances=tuple(instances))
+
+
+def _things(cell: Any, classes: tuple[str, ...], where: str) -> Iterator[dict[str, Any]]:
+    """The regions or instances of a row."""
+    room = MOST_PIXELS
+    for value in cell.values:
+        thing = value.as_py()
+        room -= len(thing["segmentation"]["counts"])
+        if thing["class"] not in classes or room < 0:
+            raise DataError(
+                f"{where}: its masks are of other classes than {list(classes)}, or too long: {_AGAIN}"
+            )
+        yield thing

@@ -93,9 +93,11 @@ class Prediction:
             raise ValueError(
                 f"labels of {self.name!r} must be uint8 (H, W), got {self.labels.dtype} {self.labels.shape}"
             )
-        used = np.flatnonzero(np.bincount(self.labels.ravel(), minlength=256)[1:255]) + 1
-        if used.size and used[-1] > n:
-            raise ValueError(f"labels of {self.name!r} must hold 0 .. {n} and 255, got {used[-1]}")
+        top = int(self.labels.max())
+        if top == IGNORE:
+            top = int(self.labels.max(where=self.labels != IGNORE, initial=0))
+        if top > n:
+            raise ValueError(f"labels of {self.name!r} must hold 0 .. {n} and 255, got {top}")
         if len(self.scores) != n or not all(0 <= s <= 1 for s in self.scores):
             raise ValueError(
                 f"scores of {self.name!r} must be {n} numbers in [0, 1], one a class, got {self.scores}"

@@ -9,6 +9,8 @@ from typing import Any
 
 from fewseg.errors import DataError, first_line
 
+_MOST = 2**20  # values and bytes of a column that even a small file may have
+
 
 @contextmanager
 def parquet_errors(what: str, do: str) -> Iterator[None]:
@@ -31,6 +33,17 @@ def parquet_file(content: bytes) -> Any:
 
     schema = parquet.ParquetFile(BytesIO(content)).schema
     return parquet.ParquetFile(BytesIO(content), read_dictionary=[column.path for column in schema])
+
+
+def check_size(file: Any, size: int) -> None:
+    """Raises a ValueError where a file of so many bytes unpacks to far more than one of results does."""
+    groups = [file.metadata.row_group(k) for k in range(file.metadata.num_row_groups)]
+    for k in range(file.metadata.num_columns):
+        columns = [group.column(k) for group in groups]
+        values, unpacked = sum(c.num_values for c in columns), sum(c.total_uncompressed_size for c in columns)
+        if values > _MOST + 4 * size or unpacked > _MOST + 64 * size:
+            name = columns[0].path_in_schema
+            raise ValueError(f"its column {name} unpacks to {values} values of {unpacked} bytes")
 
 
 def texts(column: Any) -> list[Any]:

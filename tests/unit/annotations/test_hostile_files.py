@@ -12,9 +12,11 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from fewseg.annotations import shapes
+from fewseg.annotations import parquet, shapes
 from fewseg.annotations.formats import read_supports
 from fewseg.annotations.jsonl import read_jsonl
+from fewseg.annotations.values import Instance, Prediction
+from fewseg.annotations.writer import line_of
 from fewseg.engine.checkpoint import load_checkpoint
 from fewseg.engine.results import load_counts, load_with_counts
 from fewseg.inference import Segmenter, Tiles
@@ -277,3 +279,152 @@ def test_checkpoints_with_an_edited_config(tmp_path, change):
     save_file(tensors, path, metadata={"fewseg": json.dumps(header)})
     with pytest.raises(ValueError, match=r"m.safetensors"):
         load_checkpoint(path)
+
+
+MASK = np.eye(4, 5, dtype=np.uint8)
+THING = Instance(class_name="a", box=(0, 0, 4, 4), piece=MASK[:, :4], score=0.5)
+ROW = line_of(Prediction(name="x", labels=MASK, classes=("a",), scores=(0.5,), instances=(THING,)))
+ROW = {"name": "x", **ROW, "scores": [("a", 0.5)], "facts": "{}"}
+THINGS = ROW["instances"][0]
+
+
+def results(folder, *rows, schema=None, **written):
+    """A file of results with these rows, as read."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as arrow
+
+    table = pyarrow.Table.from_pylist(rows, schema=schema or parquet._schema(("a",)))
+    arrow.write_table(table, folder / "part-1.parquet", **written)
+    return list(parquet.read_parquet(str(folder)))
+
+
+def within(value, place, new):
+    """A copy of a value with another one at a place in it."""
+    if not place:
+        return new
+    copy = value.copy()
+    copy[place[0]] = within(value[place[0]], place[1:], new)
+    return copy
+
+
+def test_whole_results_are_read(tmp_path):
+    (found,) = results(tmp_path, ROW)
+    assert found.labels.tolist() == MASK.tolist()
+    assert found.instances[0].piece.base is None  # else it keeps the image's whole mask
+    assert found.instances[0].piece.tolist() == MASK[:, :4].tolist()
+
+
+INSTANCE = ("instances", 0)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        *(((key,), None) for key in ("name", "height", "width", "scores", "facts", "regions")),
+        (("name",), ""),
+        (("name",), "../x"),
+        (("name",), "x" * 10_000),
+        (("height",), -4),
+        (("height",), 5),
+        (("width",), 2**31 - 1),
+        (("facts",), "{"),
+        (("facts",), "[]"),
+        (("facts",), "[" * 10_000),
+        (("scores",), [("a", float("nan"))]),
+        (("scores",), [("b", 0.5)]),
+        (("scores",), []),
+        (("regions", 0), None),
+        (("regions",), ROW["regions"] * 2),
+        (("regions", 0, "class"), "b"),
+        (("regions", 0, "segmentation"), None),
+        (("regions", 0, "segmentation", "counts"), None),
+        (("regions", 0, "segmentation", "counts"), "é"),
+        (("regions", 0, "segmentation", "size"), [2**31 - 1] * 2),
+        (INSTANCE, None),
+        ((*INSTANCE, "class"), None),
+        ((*INSTANCE, "bbox"), None),
+        ((*INSTANCE, "bbox"), [0, 0, 4]),
+        ((*INSTANCE, "bbox"), [0, 0, 0, 0]),
+        ((*INSTANCE, "bbox"), [0, 0, 6, 4]),
+        ((*INSTANCE, "bbox"), [-5, -4, 4, 4]),
+        ((*INSTANCE, "score"), None),
+        ((*INSTANCE, "score"), 2.0),
+        ((*INSTANCE, "segmentation"), None),
+    ],
+)
+def test_results_with(tmp_path, place, value):
+    with pytest.raises(DataError, match=r"part-1.parquet") as caught:
+        results(tmp_path, ROW, within(ROW, place, value) | ({} if place == ("name",) else {"name": "y.png"}))
+    assert place == ("name",) or "y.png" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "about",
+    [b"", b"\xff", b"[" * 9999, b"[]", b"{}", b'{"format":"fewseg-parquet-1"}']
+    + [b'{"format":"fewseg-parquet-1","classes":%s}' % text for text in (b"1", b"[]", b"[1]", b'["a","a"]')],
+)
+def test_results_with_other_facts_of_the_file(tmp_path, about):
+    pytest.importorskip("pyarrow")
+    with pytest.raises(DataError, match=r"part-1.parquet"):
+        results(tmp_path, ROW, schema=parquet._schema(("a",)).with_metadata({"fewseg": about}))
+
+
+def test_results_with_other_columns(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    schema = parquet._schema(("a",))
+    for k, kind in (
+        (0, pyarrow.binary()),
+        (1, pyarrow.int64()),
+        (2, pyarrow.float64()),
+        (8, pyarrow.binary()),
+    ):
+        with pytest.raises(DataError, match=r"part-1.parquet is a broken file of predictions \(it has other"):
+            results(tmp_path, schema=schema.set(k, pyarrow.field(schema[k].name, kind)))
+    with pytest.raises(DataError, match=r"it has other columns"):
+        results(tmp_path, schema=schema.remove(6))
+
+
+def read(folder):
+    """Reads results in both ways; the first error, if any."""
+    for way in (parquet.read_parquet, lambda place: parquet.read_columns(place, ["name", "problem"])):
+        try:
+            list(way(str(folder)))
+        except DataError as error:
+            return str(error)
+    return ""
+
+
+def test_results_that_would_fill_the_memory(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as arrow
+
+    things = [within(THINGS, ("segmentation", "counts"), "0" * 10**6)] * 100
+    before = pyarrow.total_allocated_bytes()
+    with pytest.raises(DataError, match=r"part-1.parquet, x: the RLE"):
+        results(tmp_path, ROW | {"instances": things})  # 100 MB of masks in 30 kB
+    assert pyarrow.total_allocated_bytes() - before < 10**7
+    schema = parquet._schema(("a",))
+    nulls = [pyarrow.nulls(1_600_000, field.type) for field in schema]
+    arrow.write_table(pyarrow.Table.from_arrays(nulls, schema=schema), tmp_path / "part-1.parquet")
+    assert "part-1.parquet is a broken file of predictions (its column name unpacks to 1600000" in read(
+        tmp_path
+    )
+    monkeypatch.setattr(parquet, "MOST_PIXELS", 100)
+    assert results(tmp_path, ROW | {"instances": [THINGS] * 6})
+    with pytest.raises(DataError, match=r"its instances have boxes of more than 100 pixels"):
+        results(tmp_path, ROW | {"instances": [THINGS] * 7})
+    with pytest.raises(DataError, match=r"or too long"):
+        results(tmp_path, ROW | {"instances": [THINGS, *things]})
+
+
+def test_results_that_were_damaged(tmp_path):
+    results(tmp_path, ROW, ROW | {"name": "y"})
+    content = (tmp_path / "part-1.parquet").read_bytes()
+    found = set()
+    for k in range(0, len(content), 97):
+        (tmp_path / "part-1.parquet").write_bytes(content[:k] + b"\xff\xff" + content[k + 2 :])
+        found.add("part-1.parquet" in read(tmp_path) or read(tmp_path))
+    assert found <= {True, ""}
+    assert True in found
