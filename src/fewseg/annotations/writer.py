@@ -16,7 +16,7 @@ from fewseg.annotations.names import file_safe
 from fewseg.annotations.options import LabelStudioNames
 from fewseg.annotations.rle import encode_coco, encode_piece
 from fewseg.annotations.values import Prediction, box_of, check_classes, check_name
-from fewseg.ops.files import atomic_path, atomic_write_text, parse_json
+from fewseg.ops.files import atomic_path, atomic_write_text, naming, parse_json
 from fewseg.types import DataError
 
 
@@ -192,9 +192,10 @@ class Journal:
     def close(self) -> None:
         """Brings the file to the disk and closes it."""
         if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            with naming(self.path):
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
 
 
 def line_of(prediction: Prediction) -> dict[str, object]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from fewseg.engine.results import as_json
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.registry import MethodConfig
-from fewseg.ops.files import atomic_write_text, parse_json, unwritten
+from fewseg.ops.files import atomic_write_text, naming, parse_json
 from fewseg.ops.progress import progress_bar
 from fewseg.types import Features, LossTerms
 
@@ -269,7 +269,7 @@ def train(
     step, complete = start, True  # complete: a step is over, its validation included
     with (
         progress_bar(progress and fabric.is_global_zero) as bar,
-        closing(_writer(run, fabric, start)) as writer,
+        _writer(run, fabric, start) as writer,
     ):
         task = bar.add_task(
             f"training {run.recipe or type(method).__name__}", total=config.steps, completed=start
@@ -328,21 +328,22 @@ def _to_device(value: Any, device: torch.device) -> Any:
     return value
 
 
-def _writer(run: Run, fabric: Fabric, start: int) -> SummaryWriter:
+@contextmanager
+def _writer(run: Run, fabric: Fabric, start: int) -> Iterator[SummaryWriter]:
     run.folder.mkdir(parents=True, exist_ok=True)
     folder = run.folder / "tensorboard" / f"rank{fabric.global_rank}"
+    with naming(folder / "events"):
+        writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
     try:
-        return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
-    except OSError as error:
-        raise unwritten(folder / "events", error) from error
+        yield writer
+    finally:
+        with naming(folder / "events"):
+            writer.close()
 
 
 def _add(writer: SummaryWriter, name: str, value: float, step: int) -> None:
-    """TensorBoard's writer names no file where the disk is full."""
-    try:
+    with naming(Path(writer.log_dir) / "events"):
         writer.add_scalar(name, value, step)
-    except OSError as error:
-        raise unwritten(Path(writer.log_dir) / "events", error) from error
 
 
 def _log(
@@ -364,7 +365,8 @@ def _log(
     }
     for name, value in values.items():
         _add(writer, f"train/{name}", value, step)
-    with (run.folder / LOSSES).open("a") as file:
+    path = run.folder / LOSSES
+    with naming(path), path.open("a") as file:
         file.write(json.dumps({"step": step, **values}) + "\n")
 
 

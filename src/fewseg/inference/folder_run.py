@@ -39,7 +39,7 @@ from fewseg.inference.outputs import (
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.segmenter import Segmenter, segmenter_with_supports
 from fewseg.inference.stream import NO_MEMORY, stream
-from fewseg.ops.files import atomic_write_text, one_process, parse_json, unwritten
+from fewseg.ops.files import atomic_write_text, naming, one_process, parse_json
 from fewseg.ops.progress import progress_bar
 from fewseg.types import DataError
 
@@ -58,10 +58,8 @@ CHOICE = "choice"
 def claimed(folder: Path, facts: Mapping[str, object]) -> Iterator[None]:
     """Keeps a folder for runs with the same facts, one at a time, and records the facts in its run file."""
     path = folder / RUN_FILE
-    try:
+    with naming(path):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritten(path, error) from error
     with one_process(folder, "labels into"):
         content = path.read_bytes() if path.is_file() else None
         atomic_write_text(path, run_record(str(folder), content, facts))

@@ -19,7 +19,7 @@ from fewseg.inference.options import ExportOptions
 from fewseg.inference.segmentation import Session
 from fewseg.inference.segmenter import segmenter_with_supports
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.ops.files import atomic_path, atomic_write_text, parse_json, temporary_folder, unwritten
+from fewseg.ops.files import atomic_path, atomic_write_text, naming, parse_json, temporary_folder
 from fewseg.types import DataError, Features
 
 logger = logging.getLogger(__name__)
@@ -143,10 +143,8 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
     levels, states = list(maps), state_tensors(session.state)
     segment = _segment_graph(session, model.size, levels)
     names, inputs = [*levels, *states], (*maps.values(), *states.values())
-    try:
+    with naming(folder / ABOUT):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritten(folder / ABOUT, error) from error
     (folder / ABOUT).unlink(missing_ok=True)  # its presence marks complete and correct graphs
     write_extract(model, folder / EXTRACT)
     _write(segment, inputs, folder / SEGMENT, names, ["logits"])

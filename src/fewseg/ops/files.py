@@ -186,6 +186,15 @@ def unwritten(path: Path, error: Exception) -> OSError:
     return OSError(number, f"could not write {path}: {_explain(path, number, reason)}")
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Has an OSError of the block name a file and what to do, as that of a write to an open file does not."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritten(path, error) from error
+
+
 def _explain(path: Path, number: int, reason: str) -> str:
     if os.path.isdir(path):  # not Path's: it raises where a folder may not be looked into
         return "it is a folder; give the name of a file in it"

@@ -293,6 +293,17 @@ def test_a_full_disk_leaves_whole_lines_and_the_writer_goes_on(tmp_path, predict
     assert [p.name for p in read_jsonl(path)] == list(NAMES)
 
 
+def test_a_disk_that_is_full_at_the_end_is_reported_with_the_file(tmp_path, predictions, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    writer = LinesWriter(tmp_path, CLASSES)
+    writer.write(predictions[0])
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"could not write .*predictions\.jsonl: No space left on device"):
+        writer.close()
+
+
 @pytest.mark.parametrize(
     "text", ["", "x\n", "[]\n", '{"format": "other"}\n', '{"format": "fewseg-predictions-1"}\n']
 )

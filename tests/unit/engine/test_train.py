@@ -1,7 +1,9 @@
 """The training loop: broken and resumed equals unbroken, and nothing is lost on the way."""
 
+import errno
 import json
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -99,6 +101,23 @@ def test_a_broken_and_resumed_run_is_the_unbroken_one(go, training, batches, tmp
     assert losses(tmp_path / "broken") == losses(tmp_path / "unbroken")
     assert same_weights(resumed, unbroken)
     assert same_weights(load_checkpoint(best)[0], unbroken)
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("where", ["losses.jsonl", "tensorboard/rank0/events", "the end"])
+def test_a_full_disk_is_reported_with_the_file(go, tmp_path, monkeypatch, where):
+    if where == "losses.jsonl":
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / where).symlink_to("/dev/full")
+        monkeypatch.setattr(loop, "_drop_losses_after", lambda *_: None)  # reading /dev/full has no end
+    else:
+        monkeypatch.setattr(loop.SummaryWriter, "close" if where == "the end" else "add_scalar", full)
+        where = "tensorboard/rank0/events"
+    with pytest.raises(OSError, match=rf"could not write {tmp_path}/a/{where}: No space left on device"):
+        go("a")
 
 
 def test_a_log_that_a_kill_or_a_full_disk_broke_has_each_step_once_when_the_run_goes_on(
