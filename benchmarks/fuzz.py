@@ -482,7 +482,7 @@ def parquet_bytes(rng: np.random.Generator, content: bytes) -> bytes:
         about[b"fewseg"] = json_bytes(rng, about[b"fewseg"])
         table = table.replace_schema_metadata(about)
     file = io.BytesIO()
-    kind, rows = str(rng.choice(["none", "snappy", "gzip", "zstd"])), int(rng.choice([1, 100]))
+    kind, rows = str(rng.choice(["none", "snappy", "gzip", "zstd"])), int(rng.choice([1, 100, 100, 100, 100]))
     parquet.write_table(table, file, compression=kind, row_group_size=rows)
     return file.getvalue()
 
