@@ -164,6 +164,14 @@ def test_other_names_sites_and_strangers_are_refused(browser):
     assert browser.post("/tool/api/sessions", auth=("anybody", "guess")).status_code == 401
 
 
+def test_the_host_that_a_proxy_passes_on_has_its_port(browser):
+    own = {"Origin": f"https://{NAME}:8443"}
+    assert browser.post("/tool/api/sessions", headers={"Host": f"{NAME}:8443", **own}).status_code == 201
+    assert (
+        browser.post("/tool/api/sessions", headers={"Host": NAME, **own}).status_code == 403
+    )  # nginx's $host
+
+
 def test_a_client_that_does_not_trust_the_certificate_sends_nothing(reached):
     with pytest.raises(httpx.ConnectError, match=r"(?i)certificate"):
         httpx.get(f"{reached[0]}/tool/")
