@@ -35,9 +35,8 @@ def opened(place: str) -> tuple[Any, str]:
     """The file system of a place (of an archive ``.zip``, that within it) and the path there."""
     from fsspec.core import url_to_fs
 
-    place = f"zip://::{place}" if place.endswith(".zip") else place
     with store_errors(place):
-        fs, path = url_to_fs(place)
+        fs, path = url_to_fs(f"zip://::{place}" if place.endswith(".zip") else place)
         return fs, str(path)
 
 
@@ -51,10 +50,10 @@ def store_errors(place: str) -> Iterator[None]:
     except ImportError as error:
         raise OSError(f"{place}: {first_line(error)}") from error
     except Exception as error:  # each store's client has errors of its own
-        raise OSError(
-            f"{place} cannot be reached ({first_line(error)}): check the address, the network and the "
-            "credentials, which all machines need"
-        ) from error
+        advice = "check the path, its rights and that the file is whole"
+        if is_remote(place) and not place.startswith("file:"):
+            advice = "check the address, the network and the credentials, which all machines need"
+        raise OSError(f"{place} cannot be reached ({first_line(error)}): {advice}") from error
 
 
 def files_in(folder: str) -> list[str]:
@@ -89,7 +88,7 @@ def read_bytes(place: str, path: str, most: int) -> bytes:
         OSError: the place cannot be reached.
     """
     fs, _ = opened(place)
-    with store_errors(place):
+    with store_errors(path if is_local(fs) else place):
         try:
             content: bytes = fs.cat_file(path, start=0, end=most)
         except Exception as error:
