@@ -70,40 +70,56 @@ def label_on_ray(options: LabelOptions) -> RunReport:
     options.check()
     out = as_url(options.out) if is_remote(options.out) else str(options.out.absolute())
     images = find_everywhere(options.images, leave_out=options.out)
-    segmenter, expected = segmenter_of(options)
     record = _record(out)
-    if segmenter.value_range is None:
-        # labelling names what is absent
-        some = [_bytes_of(*place) for place in evenly(list(images.values()))]
-        segmenter.learn_range([content for content in some if content], range_before(record))
-    session = segmenter.session()
-    options = replace(options, run=replace(options.run, formats=options.ray_format))
-    facts = {**run_facts(session, segmenter.value_range, options.run), "format": "fewseg-ray-run-1"}
-    unnamed = wrong_names(images, options.ray_format, session.supports.classes)
-    with ray_cluster(options.ray_workers) as ray, _claimed(ray, out, facts) as keeper:
-        done = set(read_columns(out, ["name"])["name"])
-        todo = {k: place for k, place in images.items() if k not in done and k not in unnamed}
-        for part in _label(ray, keeper, segmenter, session, todo, out, options):
-            if part["error"]:
-                raise OSError(f"{part['error']}; what was written is whole, and the same command goes on")
-        rows = read_columns(out, ["name", "problem"])
-        if missing := todo.keys() - set(rows["name"]):
-            raise OSError(
-                f"{out} lacks {len(missing)} images that workers have written, such as {min(missing)}: it "
-                "must be one place for all machines, a shared disk or an object store"
-            )
-        lost = {k: text for k, text in zip(rows["name"], rows["problem"], strict=True) if text is not None}
-        problems = dict(unnamed) | {k: lost[k] for k in images if k in lost}
-        if options.ray_format:
-            named = {k: place for k, place in images.items() if k not in unnamed}
-            _write_formats(named, session.supports.classes, options)
-            if options.run.sheet > 0:
-                _write_sheet(named, problems, segmenter.value_range, options, expected)
+    with ray_cluster(options.ray_workers) as ray:
+        workers, gpus = _workers(ray, options.ray_workers)
+        # what is wrong with places and the cluster is reported before the model is loaded and fitted
+        segmenter, expected = segmenter_of(options)
+        if segmenter.value_range is None:
+            # labelling names what is absent
+            some = [_bytes_of(*place) for place in evenly(list(images.values()))]
+            segmenter.learn_range([content for content in some if content], range_before(record))
+        session = segmenter.session()
+        options = replace(options, ray_workers=workers, run=replace(options.run, formats=options.ray_format))
+        facts = {**run_facts(session, segmenter.value_range, options.run), "format": "fewseg-ray-run-1"}
+        unnamed = wrong_names(images, options.ray_format, session.supports.classes)
+        with _claimed(ray, out, facts) as keeper:
+            done = set(read_columns(out, ["name"])["name"])
+            todo = {k: place for k, place in images.items() if k not in done and k not in unnamed}
+            for part in _label(ray, keeper, segmenter, session, todo, out, options, gpus):
+                if part["error"]:
+                    raise OSError(f"{part['error']}; what was written is whole, and the same command goes on")
+            rows = read_columns(out, ["name", "problem"])
+            if missing := todo.keys() - set(rows["name"]):
+                raise OSError(
+                    f"{out} lacks {len(missing)} images that workers have written, such as {min(missing)}: "
+                    "it must be one place for all machines, a shared disk or an object store"
+                )
+            lost = {
+                k: text for k, text in zip(rows["name"], rows["problem"], strict=True) if text is not None
+            }
+            problems = dict(unnamed) | {k: lost[k] for k in images if k in lost}
+            if options.ray_format:
+                named = {k: place for k, place in images.items() if k not in unnamed}
+                _write_formats(named, session.supports.classes, options)
+                if options.run.sheet > 0:
+                    _write_sheet(named, problems, segmenter.value_range, options, expected)
     return RunReport(
         done=len(todo.keys() - lost.keys()),
         before=len((done & images.keys()) - lost.keys()),
         problems=problems,
     )
+
+
+def _workers(ray: Any, wanted: int) -> tuple[int, int]:
+    """How many actors label, and how many GPUs each has."""
+    found = ray.cluster_resources()
+    cpus, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
+    if cpus < 1:
+        raise RuntimeError(
+            "the Ray cluster has no CPU, and each worker needs one: start its machines with --num-cpus"
+        )
+    return wanted or gpus or cpus, min(gpus, 1)
 
 
 def _write_formats(images: Mapping[str, Place], classes: tuple[str, ...], options: LabelOptions) -> None:
@@ -146,6 +162,7 @@ def _label(
     images: Mapping[str, Place],
     out: str,
     options: LabelOptions,
+    gpus: int,
 ) -> Iterator[dict[str, Any]]:
     """Labels images; yields what each shard came to."""
     if not images:
@@ -155,8 +172,6 @@ def _label(
         {"names": group, "places": [images[k][0] for k in group], "paths": [images[k][1] for k in group]}
         for group in (names[i : i + count] for i in range(0, len(names), count))
     ]
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    workers = options.ray_workers or gpus or int(ray.cluster_resources()["CPU"])
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -164,9 +179,9 @@ def _label(
     data = ray.data.from_items(shards, override_num_blocks=len(shards)).map(
         ShardLabeller,
         fn_constructor_args=(given, keeper, out, options),
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(shards))),
+        compute=ray.data.ActorPoolStrategy(size=min(options.ray_workers, len(shards))),
         num_cpus=1,
-        num_gpus=1 if gpus else 0,
+        num_gpus=gpus,
     )
     with progress_bar(not options.run.quiet) as bar:
         task = bar.add_task("label", total=len(images))
@@ -264,8 +279,12 @@ def _record(out: str) -> bytes | None:
 def _claimed(ray: Any, out: str, facts: Mapping[str, object]) -> Iterator[Any]:
     """As :func:`.folder_run.claimed`, of any place; two runs on one cluster are kept apart too."""
     key = hashlib.sha256(out.encode()).hexdigest()[:16]
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )  # no other machine may end the run when it goes
     try:
-        keeper = ray.remote(num_cpus=0)(_Keeper).options(name=f"label {key}", namespace="fewseg").remote()
+        keeper = ray.remote(num_cpus=0)(_Keeper)
+        keeper = keeper.options(name=f"label {key}", namespace="fewseg", scheduling_strategy=here).remote()
     except ValueError as error:
         raise DataError(
             f"another run labels into {out} now: wait for it, or choose a different place"

@@ -189,6 +189,12 @@ class LabelOptions:
                 f"--ray-format needs an --out on a disk of this machine, got {as_url(self.out)}: leave it "
                 "out, or write from what fewseg.annotations.parquet.read_parquet gives"
             )
+        if as_url(self.out).endswith(".zip"):
+            raise ValueError(
+                f"--ray cannot write into an archive, got --out {as_url(self.out)}: give a folder"
+            )
+        if not is_remote(self.out):
+            check_writable(self.out / "run.json")
         if "probability" in self.ray_format:
             raise ValueError(
                 "--ray-format cannot be probability, which Parquet files do not hold: leave it out"
