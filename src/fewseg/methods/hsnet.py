@@ -76,7 +76,7 @@ def correlation(query: Tensor, support: Tensor) -> Tensor:
     Source: HSNet (Min et al. 2021), Eq. 2.
     """
     cosine = torch.matmul(query.flatten(2).transpose(1, 2), support.flatten(2))
-    return F.relu(cosine).view(len(cosine), *query.shape[2:], *support.shape[2:])
+    return F.relu(cosine, inplace=True).view(len(cosine), *query.shape[2:], *support.shape[2:])
 
 
 class CentrePivotConv4d(nn.Module):
