@@ -13,6 +13,7 @@ import torch
 
 from fewseg.data.protocols import PAPER_SCL
 from fewseg.engine import environment as environment_module
+from fewseg.engine import results as results_module
 from fewseg.engine.environment import Environment, environment
 from fewseg.engine.results import RunResult, as_json, counts_path, digest, load_counts, load_with_counts
 from fewseg.metrics import EpisodeCounts, bootstrap_score, count_ways, fb_iou, miou
@@ -196,6 +197,14 @@ def test_damaged_bytes_within_the_counts_are_refused(tmp_path):
     whole[60:90] = b"\xff" * 30
     counts_path(path).write_bytes(bytes(whole))
     with pytest.raises(ValueError, match="is not a whole"):
+        load_counts(path)
+
+
+def test_counts_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
+    path = saved(tmp_path)
+    load_counts(path)
+    monkeypatch.setattr(results_module, "_MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match=r"is not a whole table .*it unpacks to more than 1000 bytes"):
         load_counts(path)
 
 

@@ -290,6 +290,9 @@ _COLUMNS = {"query": ("U", 1), "supports": ("U", 2)}
 """Kind and axes of the columns of counts that are not of whole numbers."""
 
 
+_MOST_BYTES = 2**30  # of a table of counts: millions of episodes
+
+
 def load_counts(path: str | Path) -> EpisodeCounts:
     """Reads the per-episode counts of the result file ``path``."""
     source = counts_path(path)
@@ -300,6 +303,8 @@ def load_counts(path: str | Path) -> EpisodeCounts:
         )
     try:
         with np.load(source, allow_pickle=False) as stored:
+            if sum(info.file_size for info in stored.zip.infolist()) > _MOST_BYTES:
+                raise ValueError(f"it unpacks to more than {_MOST_BYTES} bytes")
             columns = {f.name: stored[f.name] for f in fields(EpisodeCounts)}
         for name, column in columns.items():
             kind, axes = _COLUMNS.get(name, ("i", 1))
