@@ -14,9 +14,9 @@ _PROBE_SECONDS = 5.0
 _SMALL = 97  # side of smaller pictures; fewer steps at 129 pixels cost more points
 _SHARES = (1.0, 0.75, 0.5)  # of the steps; with 0.4 of them PFENet still marks nothing
 
-# In steps of the backbone with as many images, between what was measured on an EPYC with AVX-512 (1.5, 350)
-# and on two without (1.05, 250 and 1.9, 400): a step of both heads; and, at 129 pixels, all the rest.
-_HEADS, _REST = 1.6, 300
+# In steps of the backbone with as many images: a step of both heads, and, at 129 pixels, all the rest. It was
+# (1.5, 350) on an EPYC with AVX-512, and (1.05, 250), (1.9, 400) and (2.4, 300) in runs on EPYCs without it.
+_HEADS, _REST = 2.4, 300
 
 
 def seconds_per_step(options: DemoOptions, limit: float = _PROBE_SECONDS) -> float:
