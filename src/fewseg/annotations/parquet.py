@@ -17,13 +17,12 @@ from fewseg.annotations.jsonl import MOST_PIXELS, prediction_of
 from fewseg.annotations.rle import decode_coco
 from fewseg.annotations.values import Instance, Prediction, check_classes
 from fewseg.ops.files import parse_json
-from fewseg.ops.parquet import check_size, parquet_errors, parquet_file, texts
+from fewseg.ops.parquet import LONGEST, check_size, parquet_errors, parquet_file, texts
 from fewseg.ops.places import files_in, opened, store_errors
 from fewseg.types import DataError
 
 _FORMAT = "fewseg-parquet-1"
 _AGAIN = "remove the file and run again"
-_LONGEST = 8192  # characters of a name
 _READERS = 8  # files that are read at once, of which little is kept
 _OPEN = 4  # files that are in memory at once: a run's images lie in them in order, but for kills
 
@@ -129,8 +128,8 @@ def _table(place: str, path: str, columns: list[str] | None = None) -> Any:
             raise ValueError("it has other columns")
         table = file.read(columns)
         table.validate(full=True)
-        if not all(name and len(name) <= _LONGEST for name in texts(table["name"])):
-            raise ValueError(f"an image has no name, or one of more than {_LONGEST} characters")
+        if not all(name and len(name) <= LONGEST for name in texts(table["name"])):
+            raise ValueError(f"an image has no name, or one of more than {LONGEST} characters")
         return table
 
 

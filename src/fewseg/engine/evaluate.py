@@ -37,7 +37,7 @@ from fewseg.engine.executors import (
 from fewseg.engine.features import FeatureStore
 from fewseg.engine.plain import encoded_shots, plain_logits, scores_pairs
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.methods.fusion import Fusion, one_vs_rest
+from fewseg.methods.fusion import CrossGuided, Fusion, JoinedGuides, one_vs_rest
 from fewseg.methods.multi_scale import added_probabilities
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.metrics.counts import ANY_WAY, COUNT_NAMES, Counts, EpisodeCounts, as_counts, count_ways
@@ -127,7 +127,7 @@ class ImageFeatures:
 Shot = tuple[int, str]
 """(class, support image)."""
 
-Guide = tuple[int, tuple[str, ...], Fusion | None]
+Guide = tuple[int, tuple[str, ...], JoinedGuides | None]
 """(class, support images, how they are joined); of a single image it is not joined."""
 
 Groups = Mapping[str, Sequence[Sequence[Guide]]]
@@ -218,7 +218,7 @@ def usual_batch(size: int, device: torch.device) -> int:
 
 def _guides(way: Way, fusion: Fusion) -> list[Guide]:
     """The guides whose scores a way is answered by."""
-    if fusion.joins_guides and len(way.supports) > 1:
+    if isinstance(fusion, JoinedGuides) and len(way.supports) > 1:
         return [(way.class_id, way.supports, fusion)]
     return [(way.class_id, (support,), None) for support in way.supports]
 
@@ -364,7 +364,7 @@ class Evaluator:
             )
         questions = tuple(dict.fromkeys(q for spec in specs for q in questions_of(spec, how.on)))
         shots = max((len(way.supports) for q in questions for way in q.ways), default=1)
-        if fusion.needs_cross_iou and shots > 1 and len(sizes) > 1:
+        if isinstance(fusion, CrossGuided) and shots > 1 and len(sizes) > 1:
             raise ValueError(
                 "multi-scale evaluation cannot weigh shots across sizes: give --fusion mean or average"
             )
@@ -414,6 +414,7 @@ class Evaluator:
                         masks[class_id] = self._images[size].masks([target], [class_id])
                     logits = scores[class_id, (support,), None].unsqueeze(0)
                     fusion = shard.lines[number].fusion
+                    assert isinstance(fusion, CrossGuided)  # of the pairs of a shard
                     ious[pair] = float(pairs_of.method.predicted_iou(logits, masks[class_id], fusion)[0])
                 self._keep(size, target, {guide: scores[guide] for guide in needed})
                 give_back()
@@ -547,7 +548,7 @@ class Evaluator:
         for way in question.ways:
             way_scores = torch.stack([scores[guide] for guide in _guides(way, line.fusion)])
             table = None
-            if line.fusion.needs_cross_iou and len(way.supports) > 1:
+            if isinstance(line.fusion, CrossGuided) and len(way.supports) > 1:
                 values = [[ious[number, way.class_id, k, i] for i in way.supports] for k in way.supports]
                 table = torch.tensor([values], device=way_scores.device)
             weights = line.fusion.weights(1, len(way.supports), device=way_scores.device, cross_iou=table)
@@ -601,7 +602,7 @@ def _cross_pairs(lines: Sequence[LineQuestions]) -> list[CrossPair]:
     """The pairs within the support sets of several whose IoU a fusion needs."""
     pairs: dict[CrossPair, None] = {}
     for number, line in enumerate(lines):
-        if line.fusion.needs_cross_iou and line.by_pairs:
+        if isinstance(line.fusion, CrossGuided) and line.by_pairs:
             for way in {way for q in line.questions for way in q.ways if len(way.supports) > 1}:
                 combinations = product(way.supports, repeat=2)
                 pairs.update(((number, way.class_id, k, i), None) for k, i in combinations)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fewseg.data.episodes import Way
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.methods.fusion import Fusion, one_vs_rest
+from fewseg.methods.fusion import CrossGuided, Fusion, JoinedGuides, one_vs_rest
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedShots, Features, Guides, RaggedShots
@@ -22,7 +22,9 @@ def scores_pairs(method: FewShotSegmenter, fusion: Fusion, shots: int) -> bool:
     """Whether K shots are answered by scores of (support, target) pairs, and not by a path of their own."""
     if method.image_scales:
         return False  # what is fed back is the answer of all shots
-    return isinstance(method, PairScorer) and (fusion.cross_path == "query" or shots == 1)
+    return isinstance(method, PairScorer) and (
+        shots == 1 or not isinstance(fusion, CrossGuided) or fusion.path == "query"
+    )
 
 
 def encoded_shots(
@@ -74,9 +76,9 @@ def _pairwise(
     truth = {id: masks(id, [way.class_id]) for id in way.supports}
     guides = [method.encode_shots(read[id], truth[id]) for id in way.supports]
     device, cross_iou = truth[way.supports[0]].device, None
-    if shots > 1 and fusion.joins_guides:
+    if shots > 1 and isinstance(fusion, JoinedGuides):
         guides = [fusion.join(Guides.stack(guides), shots)]
-    elif shots > 1 and fusion.needs_cross_iou:
+    elif shots > 1 and isinstance(fusion, CrossGuided):
         maps = {id: method.encode_query(shot) for id, shot in read.items()}
         ious = [
             [

@@ -11,14 +11,13 @@ from pathlib import Path, PurePosixPath
 
 from fewseg.annotations.options import IMAGE_SUFFIXES, image_files, is_image, is_image_name
 from fewseg.errors import DataError
-from fewseg.ops.parquet import parquet_errors, parquet_file, texts
+from fewseg.ops.parquet import LONGEST, parquet_errors, parquet_file, texts
 from fewseg.ops.places import as_url, has_pattern, is_remote, opened, store_errors
 
 _SUFFIXES = (*IMAGE_SUFFIXES, ".avif", ".heic", ".heif", ".jp2")
 """Suffixes of images; files that this machine cannot read are reported rather than left out."""
 
 _ROWS = 2**16  # of a list that are in memory at once
-_LONGEST = 8192  # characters of a path or a name in a list
 
 
 def find_images(places: Sequence[str | Path], leave_out: Path | None = None) -> Mapping[str, Path]:
@@ -172,11 +171,11 @@ def _of_list(place: str) -> tuple[str, Named]:
     names: dict[Place, str | None] = {}
     for row, given in enumerate(_rows(place), 1):
         shown = ", ".join(str(text)[:80] for text in given)
-        whole = all(text and len(text) <= _LONGEST for text in given)
+        whole = all(text and len(text) <= LONGEST for text in given)
         if not whole or (is_remote(given[0]) and "::" in given[0]):
             raise DataError(
                 f"{place}, row {row} must have the path of a file or a URL, without '::', and a name where "
-                f"there are names, of up to {_LONGEST} characters, got {shown}: correct it or remove the row"
+                f"there are names, of up to {LONGEST} characters, got {shown}: correct it or remove the row"
             )
         file, name = _place_beside(place, given[0]), given[1] if len(given) > 1 else None
         if (other := names.setdefault(file, name)) != name:

@@ -7,9 +7,10 @@ the interface of ``Fusion``; a method lists those that it can use.
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -42,26 +43,9 @@ class Fusion:
 
     Attributes:
         kind: its name, on the command line too.
-        joins_guides: whether ``join`` makes one guide of K before the decoder; K shots then cost one score.
-        needs_cross_iou: whether ``weights`` needs the IoU of every shot's prediction of every support image.
     """
 
     kind: str
-    joins_guides: ClassVar[bool] = False
-    needs_cross_iou: ClassVar[bool] = False
-
-    @property
-    def cross_path(self) -> CrossPath:
-        """Which path of the method predicts the supports for ``cross_iou``; "query" is the 1-shot model."""
-        return "query"
-
-    def join(self, guides: Guides, shots: int) -> Guides:
-        """Joins B * K guides of one shot each, the shot running fastest, into B guides.
-
-        Raises:
-            NotImplementedError: ``joins_guides`` is False.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not join guides")
 
     def weights(
         self,
@@ -71,36 +55,20 @@ class Fusion:
         device: torch.device | None = None,
         cross_iou: Tensor | None = None,
     ) -> Tensor:
-        """Weights of the scores of B support sets; a single shot weighs 1.
+        """Weights of the scores of B support sets, by default 1 / K; a single shot weighs 1.
 
         Args:
             episodes: B.
             shots: K.
             device: of the result.
-            cross_iou: (B, K, K), [b, k, i] the IoU of shot k's prediction of support image i; only where
-                ``needs_cross_iou`` and K > 1.
+            cross_iou: (B, K, K), [b, k, i] the IoU of shot k's prediction of support image i; for
+                ``CrossGuided`` and K > 1 alone.
 
         Returns:
             (B, K); (B, 1) where the guides are joined.
         """
-        if self.joins_guides or shots == 1:
-            return torch.ones(episodes, 1, device=device)
-        if not self.needs_cross_iou:
-            return torch.full((episodes, shots), 1.0 / shots, device=device)
-        assert cross_iou is not None
-        return self.weights_of_iou(cross_iou)
-
-    def weights_of_iou(self, cross_iou: Tensor) -> Tensor:
-        """The weights (B, K) of K > 1 shots, of their ``cross_iou`` (B, K, K); see ``weights``.
-
-        Raises:
-            NotImplementedError: ``needs_cross_iou`` is False.
-        """
-        raise NotImplementedError(f"{type(self).__name__} weighs without IoUs")
-
-    def iou_of(self, labels: Tensor, masks: Tensor) -> Tensor:
-        """The IoU (n,) that ``weights`` takes, of predicted labels (n, H, W) and masks (n, H, W)."""
-        return region_iou(labels, masks)
+        del cross_iou
+        return torch.full((episodes, shots), 1.0 / shots, device=device)
 
     def fuse(self, scores: Tensor, weights: Tensor) -> Tensor:
         """Joins the scores (n, S, 2, h, w) of S guides into one (n, 2, h, w): their sum by weights (n, S).
@@ -123,15 +91,33 @@ class Fusion:
         return Collected(sets=pooled.unsqueeze(1), weights=weights, diverged=diverged)
 
 
+class JoinedGuides(Fusion, ABC):
+    """Fusions that make one guide of K before the decoder; K shots then cost one score."""
+
+    @abstractmethod
+    def join(self, guides: Guides, shots: int) -> Guides:
+        """Joins B * K guides of one shot each, the shot running fastest, into B guides."""
+
+    def weights(
+        self,
+        episodes: int,
+        shots: int,
+        *,
+        device: torch.device | None = None,
+        cross_iou: Tensor | None = None,
+    ) -> Tensor:
+        """(B, 1): the joined guide has one score."""
+        return super().weights(episodes, 1, device=device)
+
+
 @dataclass(frozen=True, kw_only=True)
-class MeanVector(Fusion):
+class MeanVector(JoinedGuides):
     """Mean of the K support vectors and of the K prior maps, then one decoding.
 
     Source: the K-shot default of PFENet (Tian et al. 2020) and of SCL's baselines (Table 4, "Baseline").
     """
 
     kind: Literal["mean"] = "mean"
-    joins_guides: ClassVar[bool] = True
 
     def join(self, guides: Guides, shots: int) -> Guides:
         """The mean of every map; the K shots' keys stand side by side."""
@@ -183,14 +169,13 @@ class Vote(Fusion):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AllVectors(Fusion):
+class AllVectors(JoinedGuides):
     """The K shots' vectors side by side: each shot gives several, and the query is compared with all.
 
     Source: the K-shot forms of ASGNet (Li et al. 2021), PMMs (Yang et al. 2020) and PPNet (Liu et al. 2020).
     """
 
     kind: Literal["all"] = "all"
-    joins_guides: ClassVar[bool] = True
 
     def join(self, guides: Guides, shots: int) -> Guides:
         """Puts the K shots' vectors side by side: (B, K * V, d), those of one shot next to each other."""
@@ -228,30 +213,34 @@ class CrossGuided(Fusion):
     iou: Literal["foreground", "mean"] = "foreground"
     path: CrossPath = "query"
     divisor: int | None = None
-    needs_cross_iou: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_choices(self)
 
-    @property
-    def cross_path(self) -> CrossPath:
-        """``path``."""
-        return self.path
-
     def iou_of(self, labels: Tensor, masks: Tensor) -> Tensor:
-        """The foreground's IoU, or the mean of foreground's and background's."""
+        """The IoU (n,) of predicted labels (n, H, W) with masks (n, H, W), of the regions of ``iou``."""
         return region_iou(labels, masks, self.iou)
 
-    def weights_of_iou(self, cross_iou: Tensor) -> Tensor:
+    def weights(
+        self,
+        episodes: int,
+        shots: int,
+        *,
+        device: torch.device | None = None,
+        cross_iou: Tensor | None = None,
+    ) -> Tensor:
         """(B, K): U_k / K with U_k the mean IoU over the support images (Eq. 16-17).
 
         A support set in which no shot finds anything (all U_k = 0) gets equal weights, because Eq. 17 would
         make every score zero.
         """
+        if shots == 1:
+            return super().weights(episodes, shots, device=device)
+        assert cross_iou is not None
         reliability = cross_iou.mean(dim=2)
         lost = (reliability.amax(dim=1, keepdim=True) <= 0).expand_as(reliability)
         reliability = torch.where(lost, torch.ones_like(reliability), reliability)
-        return reliability / (cross_iou.shape[1] if self.divisor is None else self.divisor)
+        return reliability / (shots if self.divisor is None else self.divisor)
 
 
 def region_iou(

@@ -13,6 +13,7 @@ from fewseg.methods.fusion import (
     CrossGuided,
     CrossPath,
     Fusion,
+    JoinedGuides,
     MeanVector,
     ScoreAverage,
     one_vs_rest,
@@ -134,7 +135,7 @@ class PairScorer(FewShotSegmenter):
         targets = self.encode_query(support.features)
         return self.score(targets.select(of_target), guides.select(of_guide))
 
-    def cross_iou(self, support: EncodedShots, guides: Guides, fusion: Fusion) -> Tensor:
+    def cross_iou(self, support: EncodedShots, guides: Guides, fusion: CrossGuided) -> Tensor:
         """IoU of what every guide of a set predicts on every support image of it (SCL Eq. 15-16).
 
         Args:
@@ -148,10 +149,10 @@ class PairScorer(FewShotSegmenter):
         episodes, shots = support.masks.shape[:2]
         _, of_target = cross_pairs(support, guides)
         masks = support.masks.flatten(0, 1)[of_target]
-        logits = self.cross_logits(support, guides, fusion.cross_path)
+        logits = self.cross_logits(support, guides, fusion.path)
         return self.predicted_iou(logits, masks, fusion).view(episodes, -1, shots)
 
-    def predicted_iou(self, logits: Tensor, masks: Tensor, fusion: Fusion) -> Tensor:
+    def predicted_iou(self, logits: Tensor, masks: Tensor, fusion: CrossGuided) -> Tensor:
         """IoU of predictions with masks, at the masks' size.
 
         Args:
@@ -177,11 +178,16 @@ class PairScorer(FewShotSegmenter):
             return self._encode_way(support)
         return WaysState(ways=tuple(self._encode_way(support.one_way(j)) for j in range(1, support.ways + 1)))
 
+    @property
+    def training_fusion(self) -> JoinedGuides:
+        """The first of ``fusions`` that joins guides."""
+        return next(fusion for fusion in self.fusions if isinstance(fusion, JoinedGuides))
+
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
-        """Cross-entropy of the query under its K shots, which the first of ``fusions`` joins."""
+        """Cross-entropy of the query under its K shots, joined by ``training_fusion``."""
         support = episodes.support
         guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
-        joined = self.fusions[0].join(guides, support.shots)
+        joined = self.training_fusion.join(guides, support.shots)
         logits = self.score(self.encode_query(episodes.query), joined)
         return LossTerms(terms={"query": cross_entropy_full_size(logits, episodes.query_masks)})
 
@@ -191,11 +197,11 @@ class PairScorer(FewShotSegmenter):
         fusion, device = self.fusion, parts[0].masks.device
         guides = Guides.stack([self.encode_shots(part.features, part.masks.flatten(0, 1)) for part in parts])
         cross_iou = None
-        if fusion.needs_cross_iou and shots > 1:
+        if isinstance(fusion, CrossGuided) and shots > 1:
             cross_iou = torch.cat([self.cross_iou(part, guides, fusion) for part in parts], dim=2)
         weights = fusion.weights(episodes, shots, device=device, cross_iou=cross_iou)
         return SupportState(
-            guides=fusion.join(guides, shots) if fusion.joins_guides else guides, weights=weights
+            guides=fusion.join(guides, shots) if isinstance(fusion, JoinedGuides) else guides, weights=weights
         )
 
     def segment(self, query: Features, state: SupportState | WaysState) -> Tensor:

@@ -99,7 +99,7 @@ class RPMMs(PMMs):
         """Cross-entropy of the last stage and of the earlier ones."""
         support = episodes.support
         guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
-        joined = self.fusions[0].join(guides, support.shots)
+        joined = self.training_fusion.join(guides, support.shots)
         *earlier, last = self.stages(self.encode_query(episodes.query), joined)
         terms = {
             "query": cross_entropy_full_size(last, episodes.query_masks),

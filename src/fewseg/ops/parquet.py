@@ -9,6 +9,7 @@ from typing import Any
 
 from fewseg.errors import DataError, first_line
 
+LONGEST = 8192  # characters of a path or a name
 _MOST = 2**20  # values and bytes of a column that even a small file may have
 
 

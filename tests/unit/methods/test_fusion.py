@@ -41,8 +41,6 @@ def test_vectors_of_the_shots_are_averaged_or_put_side_by_side_with_all_their_ke
 def test_joined_guides_have_one_score_of_weight_1_and_a_single_shot_is_not_judged():
     assert MeanVector().weights(2, 5).tolist() == [[1.0], [1.0]]
     assert CrossGuided(divisor=5).weights(2, 1).tolist() == [[1.0], [1.0]]
-    with pytest.raises(NotImplementedError, match="ScoreAverage does not join guides"):
-        ScoreAverage().join(some_guides(2), shots=2)
 
 
 def test_every_fusion_is_known_by_its_kind():
