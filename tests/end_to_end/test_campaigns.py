@@ -22,12 +22,8 @@ def run(script, *words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "works",  # Ray's take minutes
-    [
-        ("label", "label-polygons", "train"),
-        ("evaluate", "index", "features", "serve"),
-        ("export", "evaluate-2"),
-    ],
+    "works",  # those that take minutes are in .ci/campaigns
+    [("label", "label-polygons", "train"), ("evaluate", "index", "features", "serve")],
 )
 def test_killed_works_end_as_undisturbed_ones_and_leave_nothing(works):
     found = run("kills.py", "--kills", "1", "--amount", "12", "--only", *works)

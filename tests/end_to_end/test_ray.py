@@ -42,6 +42,7 @@ class KilledOnce:
 def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch, caplog):
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([HERE, *sys.path]))
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else they starve beside tests of others
     import several_processes as small
 
     source, index = small.data(tmp_path)

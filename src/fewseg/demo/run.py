@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from fewseg.data.episodes import EpisodeSampler, TrainingSampler
 from fewseg.data.folds import FoldData

@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-from lightning.fabric import Fabric
 
 from fewseg.data.episodes import EpisodeSpec, Way
 from fewseg.data.protocols import LabelSize
@@ -29,6 +28,9 @@ from fewseg.methods.fusion import Fusion
 from fewseg.ops.files import atomic_path
 from fewseg.ops.parallel import cores
 from fewseg.ops.progress import progress_bar, tracked
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric  # takes seconds, and one process does without
 
 logger = logging.getLogger(__name__)
 
@@ -280,6 +282,12 @@ class DistributedRanks(Executor):
         return {index: values for part in parts for index, values in part.items()}
 
 
+def leads() -> bool:
+    """Whether this process is the first of a run's processes, or the only one."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return next((rank == "0" for rank in ranks if rank is not None), True)
+
+
 def launch(fabric: Fabric) -> None:
     """Starts the further processes of a Fabric; each ends with the one that started it.
 
@@ -306,8 +314,9 @@ def launch_ranks(processes: int) -> DistributedRanks:
 
     Each gets its part of the cores: busy processes with more threads than cores are several times slower.
     """
-    fabric = Fabric(accelerator="auto", devices=processes)
-    launch(fabric)
+    from lightning_fabric import Fabric
+
+    launch(Fabric(accelerator="auto", devices=processes))
     torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() // processes)))
     return DistributedRanks()
 

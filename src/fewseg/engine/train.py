@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric import Fabric
-from torch.utils.tensorboard import SummaryWriter
 
 from fewseg.data.draws import Draws
 from fewseg.data.folds import FoldData
@@ -34,6 +32,10 @@ from fewseg.methods.registry import MethodConfig
 from fewseg.ops.files import atomic_write_text, naming, parse_json
 from fewseg.ops.progress import progress_bar
 from fewseg.types import Features, LossTerms
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class TrainingDivergedError(RuntimeError):
@@ -330,6 +332,8 @@ def _to_device(value: Any, device: torch.device) -> Any:
 
 @contextmanager
 def _writer(run: Run, fabric: Fabric, start: int) -> Iterator[SummaryWriter]:
+    from torch.utils.tensorboard import SummaryWriter
+
     run.folder.mkdir(parents=True, exist_ok=True)
     folder = run.folder / "tensorboard" / f"rank{fabric.global_rank}"
     with naming(folder / "events"):

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from fewseg.data.episodes import EpisodeSampler, RecordedEpisodes
 from fewseg.data.folds import FoldData
@@ -25,7 +24,7 @@ from fewseg.engine.checkpoint import Checkpoint, check_split, split_json
 from fewseg.engine.choices import Precision
 from fewseg.engine.environment import environment
 from fewseg.engine.evaluate import Evaluator, Line
-from fewseg.engine.executors import Executor, RayWorkers, SingleProcess, launch_ranks
+from fewseg.engine.executors import Executor, RayWorkers, SingleProcess, launch_ranks, leads
 from fewseg.engine.results import RunResult, as_json, digest
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.canet import IterativeConfig
@@ -285,7 +284,7 @@ def _evaluate_lines(
 @contextmanager
 def _only_run(folder: Path | None) -> Iterator[None]:
     """Keeps other runs of the same evaluation away; different ones may write results beside each other."""
-    if folder is None or rank_zero_only.rank:  # a further process of a run whose first one has the folder
+    if folder is None or not leads():  # a further process of a run whose first one has the folder
         yield
         return
     check_writable(folder / "counts.npy")

@@ -6,11 +6,9 @@ import copy
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from fewseg.data.episodes import EpisodeSampler, TrainingSampler
 from fewseg.data.folds import FoldData
@@ -19,7 +17,7 @@ from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
 from fewseg.engine.choices import Precision
 from fewseg.engine.environment import environment, precision_on
 from fewseg.engine.evaluate import Evaluator, Line
-from fewseg.engine.executors import launch
+from fewseg.engine.executors import launch, leads
 from fewseg.engine.features import Extractor, FeatureStore, View
 from fewseg.engine.train import LAST, Run, train
 from fewseg.engine.train_config import TrainConfig
@@ -30,6 +28,9 @@ from fewseg.recipes.options import TrainOptions
 from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import recipe
 from fewseg.recipes.resolve import best_device, build_method
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def train_recipe(
     config = recipe.train
     if config is None:
         raise ValueError(f"{recipe.name} has nothing to train: evaluate it as it is")
-    if rank_zero_only.rank:  # a further process of a training whose first one has the folder
+    if not leads():  # a further process of a training whose first one has the folder
         return _train(recipe, config, data, folder, progress, devices)
     check_writable(folder / LAST)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,6 +63,8 @@ def train_recipe(
 def _train(
     recipe: Recipe, config: TrainConfig, data: FoldData, folder: Path, progress: bool, devices: int
 ) -> Path:
+    from lightning_fabric import Fabric
+
     fabric = Fabric(accelerator="auto", devices=devices, precision=config.precision)
     launch(fabric)
     if config.precision == "bf16-mixed" and precision_on(fabric.device) != "bf16":

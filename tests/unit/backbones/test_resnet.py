@@ -67,12 +67,12 @@ def test_every_name_is_one_of_timm_with_as_many_values_and_imagenets_mean(name):
     assert normalisation(name)[0] == IMAGENET_MEAN
 
 
-HEAVY = "timm torchvision torch._dynamo huggingface_hub lightning pandas sympy"
+HEAVY = "timm torchvision torch._dynamo huggingface_hub lightning_fabric tensorboard pandas sympy"
 
 
 def test_a_resnet_and_every_recipe_need_neither_timm_nor_what_it_imports():
     code = (
-        "import sys, fewseg.inference.folder_run\n"
+        "import sys, fewseg.inference.folder_run, fewseg.recipes.evaluation\n"
         "from fewseg.backbones import BackboneConfig\n"
         "from fewseg.recipes.registry import RECIPES, recipe\n"
         "for name in RECIPES: recipe(name)\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from fewseg.data.episodes import TrainingSampler
 from fewseg.data.folds import ClassSplit, FoldData

@@ -16,6 +16,7 @@ from fewseg.engine.executors import (
     Shard,
     ShardFiles,
     SingleProcess,
+    leads,
     split,
 )
 from fewseg.methods.fusion import MeanVector
@@ -235,3 +236,21 @@ def test_without_ray_the_message_says_what_to_do(monkeypatch):
         pass
     with pytest.raises(ValueError, match="must be at least 1, got 0"):
         RayWorkers(Doubles, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "first"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "0"}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"RANK": "2", "LOCAL_RANK": "0"}, False),
+        ({"SLURM_PROCID": "1"}, False),
+    ],
+)
+def test_the_first_process_of_a_run_is_known_by_what_launchers_set(monkeypatch, given, first):
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, rank in given.items():
+        monkeypatch.setenv(name, rank)
+    assert leads() == first
