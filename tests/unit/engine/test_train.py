@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.utils.tensorboard import SummaryWriter
 
 from fewseg.data.folds import ClassSplit
 from fewseg.engine import train as loop
@@ -114,7 +115,7 @@ def test_a_full_disk_is_reported_with_the_file(go, tmp_path, monkeypatch, where)
         (tmp_path / "a" / where).symlink_to("/dev/full")
         monkeypatch.setattr(loop, "_drop_losses_after", lambda *_: None)  # reading /dev/full has no end
     else:
-        monkeypatch.setattr(loop.SummaryWriter, "close" if where == "the end" else "add_scalar", full)
+        monkeypatch.setattr(SummaryWriter, "close" if where == "the end" else "add_scalar", full)
         where = "tensorboard/rank0/events"
     with pytest.raises(OSError, match=rf"could not write {tmp_path}/a/{where}: No space left on device"):
         go("a")
