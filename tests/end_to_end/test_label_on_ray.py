@@ -187,7 +187,7 @@ def test_other_formats_are_the_files_of_one_machine_after_a_full_disk_too(run, p
     formats = ("png", "coco", "labelme-polygons", "label-studio", "yolo", "cvat", "coco-results")
     things = ("--instances", "components", "--min-area", "9", "--sheet", "4")
     run("--format", *formats, *things, images=place / "photos", out=place / "single")
-    words = ("--ray", "--ray-shard", "3", *things, "--ray-format", *formats)
+    words = ("--ray", "--ray-workers", "1", "--ray-shard", "3", *things, "--ray-format", *formats)
     write, left = Outputs.write, iter(range(4))
 
     def full(outputs, prediction):
@@ -228,7 +228,7 @@ def test_formats_that_cannot_be_written_are_named(run, words, out, wrong):
 def test_a_store_that_vanishes_ends_the_run_in_one_line(run, place, monkeypatch):
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(cluster, "ShardLabeller", OutOfReach)
-    status, text = run("--ray", images=place / "photos", out=place / "reach")
+    status, text = run("--ray", "--ray-workers", "1", images=place / "photos", out=place / "reach")
     assert status == 1
     assert "s3://gone/out" in text
     assert "the same command goes on" in text

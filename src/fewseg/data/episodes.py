@@ -14,13 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor
 
 from fewseg.data.draws import Draws
 from fewseg.data.folds import ClassSplit
 from fewseg.data.index import Index
 from fewseg.data.protocols import PASCAL_MIN_AREA, NovelPixels, Protocol
+from fewseg.data.transforms import among
 from fewseg.ops.files import atomic_write_text, parse_json
 from fewseg.types import IGNORE, DataError
 
@@ -311,7 +311,7 @@ class TrainingSampler:
 
     def training_labels(self, labels: Tensor) -> Tensor:
         """A label map as training sees it: 255 on classes that it must not see, where those are ignored."""
-        return labels.masked_fill(torch.isin(labels, labels.new_tensor(self._ignored)), IGNORE)
+        return labels.masked_fill(among(labels, self._ignored), IGNORE)
 
     def _usable(self, classes: Sequence[int]) -> tuple[int, ...]:
         counts = {c: len(self.index.images_of(c, self.min_area)) for c in classes}

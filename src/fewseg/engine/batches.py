@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from fewseg.data.draws import Draws
 from fewseg.data.episodes import EpisodeSpec, TrainingSampler
 from fewseg.data.source import Source
-from fewseg.data.transforms import TrainView, way_labels
+from fewseg.data.transforms import TrainView, among, way_labels
 from fewseg.engine.features import FeatureStore
 from fewseg.types import IGNORE, EncodedEpisodes, EncodedShots, ImageEpisodes
 
@@ -36,8 +36,7 @@ def pair_id(spec: EpisodeSpec, view: int = 0) -> int:
 
 def base_labels(labels: Tensor, classes: Sequence[int]) -> Tensor:
     """The label map with background in the place of every class that is not in training."""
-    in_training = torch.isin(labels, torch.tensor([*classes, IGNORE], dtype=labels.dtype))
-    return labels * in_training
+    return labels * among(labels, [*classes, IGNORE])
 
 
 class CachedBatches:
@@ -69,8 +68,9 @@ class CachedBatches:
             view = Draws("view of step", self.seed, spec.index, place).below(len(self.store.views))
             if place == -1:
                 pairs.append(pair_id(spec, view))
-            features.append(self.store.features([id], view))
-            label_map = self.sampler.training_labels(self.store.labels([id], view)[0])
+            maps, (label_map,) = self.store.rows([id], view)
+            features.append(maps)
+            label_map = self.sampler.training_labels(label_map)
             masks.append(way_labels(label_map, spec.classes))
             if place == -1:
                 labels.append(base_labels(label_map, self.sampler.classes))

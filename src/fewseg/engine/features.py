@@ -329,10 +329,22 @@ class FeatureStore:
         return True
 
     def features(self, ids: Sequence[str], view: int = 0) -> Features:
-        """The maps of one view of images that ``ensure`` has seen, channels last.
+        """The maps of :meth:`rows`."""
+        return self.rows(ids, view)[0]
 
-        Those of a single image are the file's own pages, mapped for as long as they are used: what is
+    def labels(self, ids: Sequence[str], view: int = 0) -> Tensor:
+        """The labels of :meth:`rows`."""
+        return _joined([row[_LABELS] for row in self._read(ids, view)])
+
+    def rows(self, ids: Sequence[str], view: int = 0) -> tuple[Features, Tensor]:
+        """One view of images that ``ensure`` has seen.
+
+        The maps of a single image are the file's own pages, mapped for as long as they are used: what is
         changed in them does not change the file, and the system can have their memory back.
+
+        Returns:
+            The maps, channels last, and the labels (n, size, size), uint8, or int32 where class ids exceed
+            254.
         """
         rows = self._read(ids, view)
         maps = {
@@ -340,12 +352,9 @@ class FeatureStore:
             for level in rows[0]
             if level != _LABELS
         }
-        height, width = rows[0][_LABELS].shape
-        return Features(maps=maps, image_size=(int(height), int(width)))
-
-    def labels(self, ids: Sequence[str], view: int = 0) -> Tensor:
-        """The labels of the same rows: (n, size, size), uint8, or int32 where class ids exceed 254."""
-        return _joined([row[_LABELS] for row in self._read(ids, view)])
+        labels = _joined([row[_LABELS] for row in rows])
+        height, width = labels.shape[-2:]
+        return Features(maps=maps, image_size=(int(height), int(width))), labels
 
     def _read(self, ids: Sequence[str], view: int) -> list[dict[str, Tensor]]:
         """Rows that exist; one that the disk has damaged is made again."""

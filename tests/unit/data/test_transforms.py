@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fewseg.data.draws import Draws
-from fewseg.data.transforms import EvalView, StretchedView, TrainView, binary_mask, way_labels
+from fewseg.data.transforms import EvalView, StretchedView, TrainView, among, binary_mask, way_labels
 from fewseg.ops.geometry import IMAGENET_MEAN
 
 STILL = TrainView(40, scale=(1.0, 1.0), rotate=0.0, flip=0.0, blur=0.0)
@@ -216,3 +216,12 @@ def test_views_of_before_the_probability_keep_the_key_of_their_store():
 def test_a_view_that_cannot_be_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         TrainView(40, **changes)
+
+
+@pytest.mark.parametrize("classes", [[1, 3, 255], [3, 40_000], []])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_where_one_of_the_classes_is(dtype, classes):
+    labels = torch.tensor([[0, 1, 2], [3, 255, 3]], dtype=dtype)
+    if dtype == torch.int32:
+        labels[0, 0] = 40_000
+    assert among(labels, classes).tolist() == [[id in classes for id in row] for row in labels.tolist()]

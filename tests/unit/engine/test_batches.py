@@ -145,7 +145,7 @@ def test_supports_and_query_are_those_of_the_sampler_with_masks_of_its_classes(
 
     class Plain:
         views = (EvalView(33),)
-        features, labels = staticmethod(store.features), staticmethod(store.labels)
+        rows = staticmethod(store.rows)
 
     chosen, images = (sampler, several)[ways - 1], 2 * ways
     batch = next(CachedBatches(chosen, Plain(), batch=3, seed=0).stream(4, 5))
