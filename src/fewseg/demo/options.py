@@ -24,7 +24,7 @@ class PretrainConfig:
 class DemoOptions:
     """The whole demo, in about five minutes: a probe of the machine first states the time.
 
-    Where the training as given takes longer, pictures are smaller (97 pixels), then steps fewer.
+    Where the training as given takes longer, pictures are smaller (97 pixels) and fewer, then steps fewer.
     """
 
     minutes: float = 5.0  # that it may take; 0 for the training as given, however long that takes.
@@ -39,7 +39,7 @@ class DemoOptions:
     )
     """size of the backbone; stages after layer3 are not built."""
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)  # how the backbone is trained.
-    width: int = 64  # channels of both heads.
+    width: int = 24  # channels of both heads; wider ones need more steps to find as much.
     steps: int = 1250  # training steps of each head.
     batch: int = 8  # episodes a step.
     lr: float = 2e-3  # highest learning rate of the heads, AdamW with a linear fall to zero.

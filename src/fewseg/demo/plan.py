@@ -11,12 +11,12 @@ from fewseg.demo.options import DemoOptions
 from fewseg.demo.pretrain import Cells, CellTraining
 
 _PROBE_SECONDS = 5.0
-_SMALL = 97  # side of smaller pictures; fewer steps at 129 pixels cost more points
-_SHARES = (1.0, 0.75, 0.5)  # of the steps; with 0.4 of them PFENet still marks nothing
+_SMALL, _FEWER = 97, 0.6  # side of smaller pictures, share of their number; fewer steps cost more points
+_SHARES = ((1.0, 1.0), (0.75, 0.8), (0.5, 0.64))  # of the backbone's and the heads' steps
 
 # In steps of the backbone with as many images: a step of both heads, and, at 129 pixels, all the rest. It was
 # (1.5, 350) on an EPYC with AVX-512, and (1.05, 250), (1.9, 400) and (2.4, 300) in runs on EPYCs without it.
-_HEADS, _REST = 2.4, 300
+_HEADS, _REST = 1.2, 260
 
 
 def seconds_per_step(options: DemoOptions, limit: float = _PROBE_SECONDS) -> float:
@@ -53,14 +53,15 @@ def planned(options: DemoOptions, step: float) -> tuple[DemoOptions, float]:
         step: seconds of a step of the backbone's training at the options' size.
     """
     plan, seconds = options, expected_seconds(options, step, options.size)
-    for share in _SHARES:
+    for backbone, heads in _SHARES:
         if seconds <= 60 * options.minutes:
             break
         plan = replace(
             options,
             size=min(_SMALL, options.size),
-            steps=max(1, round(share * options.steps)),
-            pretrain=replace(options.pretrain, steps=max(1, round(share * options.pretrain.steps))),
+            train_images=max(1, round(_FEWER * options.train_images)),
+            steps=max(1, round(heads * options.steps)),
+            pretrain=replace(options.pretrain, steps=max(1, round(backbone * options.pretrain.steps))),
         )
         seconds = expected_seconds(plan, step, options.size)
     return plan, seconds

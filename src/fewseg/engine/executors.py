@@ -443,7 +443,9 @@ def ray_cluster(cpus: int, address: str | None = None) -> Iterator[Any]:
     options = {} if address or not cpus else {"num_cpus": cpus}
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, **options)
-    except RuntimeError as error:  # versions that differ: a text of several lines
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # versions that differ, in several lines; a start that takes too long
         raise RuntimeError(" ".join(str(error).split())) from error
     try:
         _check_versions(ray)

@@ -38,14 +38,17 @@ def test_invalid_options_are_refused(wrong):
 
 @pytest.mark.parametrize(
     ("step", "size", "pretrained", "trained"),
-    [(0.05, 129, 1200, 1250), (0.11, 97, 1200, 1250), (0.14, 97, 900, 938), (0.2, 97, 600, 625)],
+    [(0.05, 129, 1200, 1250), (0.15, 97, 1200, 1250), (0.18, 97, 900, 1000), (0.23, 97, 600, 800)],
 )
 def test_a_slower_machine_has_smaller_pictures_and_then_fewer_steps(step, size, pretrained, trained):
     given = DemoOptions()
     plan, seconds = planned(given, step)
     assert (plan.size, plan.pretrain.steps, plan.steps) == (size, pretrained, trained)
     assert 100 < seconds <= 300
-    same = DemoOptions(size=size, pretrain=PretrainConfig(steps=pretrained), steps=trained)
+    images = 2000 if size == 129 else 1200
+    same = DemoOptions(
+        size=size, train_images=images, pretrain=PretrainConfig(steps=pretrained), steps=trained
+    )
     assert plan == same, "nothing else is changed"
     line = explained(given, plan, step, seconds)
     assert line.startswith(f"a training step takes {step:.2f} s here")
@@ -56,7 +59,7 @@ def test_a_slower_machine_has_smaller_pictures_and_then_fewer_steps(step, size, 
 def test_a_machine_that_is_too_slow_for_any_plan_is_shown_the_true_time():
     given = DemoOptions()
     plan, seconds = planned(given, 2.0)
-    assert plan.steps == 625
+    assert plan.steps == 800
     assert seconds > 1000
     assert f"are used, about {seconds / 60:.0f} minutes" in explained(given, plan, 2.0, seconds)
 

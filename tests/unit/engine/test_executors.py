@@ -230,6 +230,15 @@ def test_a_running_cluster_is_used_and_left_running_and_workers_have_its_gpus(on
     assert ray.options["num_gpus"] == 1
 
 
+def test_a_ray_that_does_not_start_in_time_is_an_error_of_one_line(on, monkeypatch):
+    def slow(self, **_):
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.setattr(StandIn, "init", slow)
+    with pytest.raises(RuntimeError, match=r"^The current node timed out during startup\.$"):
+        on(StandIn())
+
+
 def test_without_ray_the_message_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RuntimeError, match=r"install fewseg\[ray\]"), RayWorkers(Doubles, 1):
