@@ -14,9 +14,10 @@ _PROBE_SECONDS = 5.0
 _SMALL, _FEWER = 97, 0.6  # side of smaller pictures, share of their number; fewer steps cost more points
 _SHARES = ((1.0, 1.0), (0.75, 0.8), (0.5, 0.64))  # of the backbone's and the heads' steps
 
-# In steps of the backbone with as many images: a step of both heads, and, at 129 pixels, all the rest. It was
-# (1.5, 350) on an EPYC with AVX-512, and (1.05, 250), (1.9, 400) and (2.4, 300) in runs on EPYCs without it.
-_HEADS, _REST = 1.2, 260
+# In steps of the backbone with as many images: a step of both heads, and, at 129 pixels, all the rest; and by
+# which power of the side a step's cost goes. Measured on an EPYC with AVX2.
+_HEADS, _REST = 1.4, 350
+_POWER = 1.2
 
 
 def seconds_per_step(options: DemoOptions, limit: float = _PROBE_SECONDS) -> float:
@@ -39,8 +40,8 @@ def seconds_per_step(options: DemoOptions, limit: float = _PROBE_SECONDS) -> flo
 
 
 def expected_seconds(options: DemoOptions, step: float, size: int) -> float:
-    """Of the whole demo, where a step at a size takes so long; its cost goes by the pixels."""
-    scaled_step = step * (options.size / size) ** 2
+    """Of the whole demo, where a step at a size takes so long."""
+    scaled_step: float = step * (options.size / size) ** _POWER
     heads = _HEADS * options.steps * options.batch / options.pretrain.batch
     return scaled_step * (options.pretrain.steps + heads) + _REST * step * (129 / size) ** 2
 

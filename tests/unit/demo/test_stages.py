@@ -38,7 +38,7 @@ def test_invalid_options_are_refused(wrong):
 
 @pytest.mark.parametrize(
     ("step", "size", "pretrained", "trained"),
-    [(0.05, 129, 1200, 1250), (0.15, 97, 1200, 1250), (0.18, 97, 900, 1000), (0.23, 97, 600, 800)],
+    [(0.05, 129, 1200, 1250), (0.11, 97, 1200, 1250), (0.14, 97, 900, 1000), (0.18, 97, 600, 800)],
 )
 def test_a_slower_machine_has_smaller_pictures_and_then_fewer_steps(step, size, pretrained, trained):
     given = DemoOptions()
