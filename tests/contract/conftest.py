@@ -60,10 +60,17 @@ def all_cases():
     return cases
 
 
+def first_of(configs, kind):
+    """The first config of a method."""
+    return next(config for config in configs if type(config) is kind)
+
+
 def pytest_generate_tests(metafunc):
     if "config" in metafunc.fixturenames:
         evaluated = metafunc.module.__name__.endswith("test_evaluator")  # dear, and parts change little there
         cases = method_cases() if evaluated else all_cases()
+        if metafunc.definition.get_closest_marker("every_fusion"):
+            cases = {c: name for c, name in cases.items() if c == first_of(cases, type(c))}
         metafunc.parametrize("config", list(cases), ids=list(cases.values()))
 
 
