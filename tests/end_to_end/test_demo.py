@@ -132,6 +132,12 @@ def test_the_report_stands_alone_and_shows_pictures_scores_and_how_it_was_made(d
         assert f"Find the {name}" in words
     for part in ("torch 2", "Wall time on", '"train_images": 40', "training scl", warning(result.results)):
         assert part in words, part
+    one_shot = [r for r in result.results if r.shots == 1][2:]
+    heads = [
+        f"{x} with a mean IoU of {100 * r.miou_mean:.1f} %"
+        for x, r in zip(("PFENet", "SCL"), one_shot, strict=True)
+    ]
+    assert " and ".join(heads) in words
     learned = all(r.miou_mean > 0 for r in result.results)
     assert not learned or "SCL over PFENet, 1 shot" in words
 

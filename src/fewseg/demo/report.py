@@ -165,7 +165,7 @@ def write_report(
         options=options,
         protocol=options.protocol,
         results=results,
-        best=next(r for r in results if r.recipe == "demo_scl" and r.shots == 1),
+        heads=[r for r in results if r.shots == 1 and r.recipe in ("demo_pfenet", "demo_scl")],
         unseen=[names[c] for c in novel],
         headings=_HEADINGS,
         score_rows=score_rows(results),
