@@ -42,7 +42,10 @@ def binary_mask(labels: Tensor, class_id: int) -> Tensor:
 
 
 def among(labels: Tensor, class_ids: Sequence[int]) -> Tensor:
-    """Returns bool of the shape of ``labels``: where one of the classes is. ``torch.isin`` takes longer."""
+    """Returns bool of the shape of ``labels``, ids in 0 .. 65 535: where one of the classes is.
+
+    A table, since ``torch.isin`` takes several times as long.
+    """
     table = torch.zeros(_LAST_ID + 1, dtype=torch.bool)
     table[list(class_ids)] = True
     return table.take(labels.long())
