@@ -1,7 +1,8 @@
 """The cases of the contract suite: every registered method and every recipe, on a tiny network.
 
-A test that takes ``config`` runs once for every method with every fusion, and once for every recipe whose
-parts differ from those. A new method or recipe is registered and inherits the whole battery.
+A test that takes ``config`` runs once for every method with every fusion (where it is marked ``one_fusion``,
+with the method's own), and once for every recipe whose parts differ from those. A new method or recipe is
+registered and inherits the whole battery.
 """
 
 from dataclasses import fields, replace
@@ -41,36 +42,30 @@ def tiny(config):
     return replace(config, **small)
 
 
-def method_cases():
-    """Every registered method with every fusion."""
+def method_cases(one_fusion):
+    """Every registered method with every fusion, or with its own."""
     cases = {}
     for name, kind in METHODS.items():
         config = tiny(kind())
-        for fusion in part_classes(get_type_hints(kind)["fusion"]):
-            cases.setdefault(replace(config, fusion=fusion()), f"{name}-{fusion().kind}")
+        fusions = [] if one_fusion else [part() for part in part_classes(get_type_hints(kind)["fusion"])]
+        for fusion in fusions or [config.fusion]:
+            cases.setdefault(replace(config, fusion=fusion), f"{name}-{fusion.kind}")
     return cases
 
 
-def all_cases():
+def all_cases(one_fusion):
     """The methods, and every recipe's parts where they differ."""
-    cases = method_cases()
+    cases = method_cases(one_fusion)
     for name, maker in RECIPES.items():
-        recipe = maker()
-        cases.setdefault(tiny(recipe.method), name)
+        cases.setdefault(tiny(maker().method), name)
     return cases
-
-
-def first_of(configs, kind):
-    """The first config of a method."""
-    return next(config for config in configs if type(config) is kind)
 
 
 def pytest_generate_tests(metafunc):
     if "config" in metafunc.fixturenames:
         evaluated = metafunc.module.__name__.endswith("test_evaluator")  # dear, and parts change little there
-        cases = method_cases() if evaluated else all_cases()
-        if metafunc.definition.get_closest_marker("every_fusion"):
-            cases = {c: name for c, name in cases.items() if c == first_of(cases, type(c))}
+        one_fusion = metafunc.definition.get_closest_marker("one_fusion") is not None
+        cases = method_cases(one_fusion) if evaluated else all_cases(one_fusion)
         metafunc.parametrize("config", list(cases), ids=list(cases.values()))
 
 

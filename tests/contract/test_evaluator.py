@@ -118,7 +118,7 @@ def test_the_querys_labels_are_out_of_reach_of_the_answer(model, data, evaluator
     assert torch.equal(*answers)
 
 
-@pytest.mark.every_fusion
+@pytest.mark.one_fusion
 def test_all_fusions_in_one_pass_have_the_counts_of_each_alone(model, data, evaluator):
     own = model.fusion
     sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 3)

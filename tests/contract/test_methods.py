@@ -43,7 +43,7 @@ def test_a_level_that_the_backbone_does_not_give_is_refused(name):
             kind(backbone=small_backbone(*levels), **{field: unknown}).build()
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [1, 5])
 def test_any_number_of_shots_goes_with_one_config(model, shots, query, ask, count):
     logits = ask(model, *shots(1, count), query)
     assert logits.shape == (2, 2, 65, 65)
@@ -64,6 +64,7 @@ def test_repeating_the_shots_changes_nothing_where_the_fusion_is_an_average(mode
     close(ask(model, images[:, twice], masks[:, twice], query), ask(model, images, masks, query))
 
 
+@pytest.mark.one_fusion
 def test_logits_depend_on_query_support_image_and_support_mask(model, shots, query, ask):
     images, masks = shots(1, 2)
     logits = ask(model, images, masks, query)
@@ -177,6 +178,7 @@ def test_an_empty_or_ignored_mask_gives_finite_logits(model, shots, query, ask, 
     assert bool(torch.isfinite(ask(model, images, masks, query)).all())
 
 
+@pytest.mark.one_fusion
 def test_gradients_reach_exactly_the_trainable_parameters(fresh, episodes, name):
     if not trainable(fresh):
         with pytest.raises(ValueError, match="nothing to train"):
@@ -206,6 +208,7 @@ def test_losses_are_named_finite_scalars_of_any_number_of_shots(fresh, episodes,
         assert bool(torch.isfinite(value)), name
 
 
+@pytest.mark.one_fusion
 def test_losses_are_finite_where_every_mask_is_empty(fresh, episodes):
     if not trainable(fresh):
         pytest.skip("nothing to train")
@@ -222,12 +225,14 @@ def test_losses_are_finite_where_every_mask_is_empty(fresh, episodes):
         assert p.grad is None or bool(torch.isfinite(p.grad).all()), name
 
 
+@pytest.mark.one_fusion
 def test_segment_takes_a_query_and_a_state_and_no_mask(model):
     assert list(inspect.signature(model.segment).parameters) == ["query", "state"]
     assert list(inspect.signature(model.encode_support).parameters) == ["support"]
     assert list(inspect.signature(model.extract).parameters) == ["images"]
 
 
+@pytest.mark.one_fusion
 def test_query_masks_reach_the_losses_and_nothing_else(model, episodes):
     batch = episodes(2)
     other = replace(batch, query_masks=1 - batch.query_masks.clamp(max=1))
@@ -240,6 +245,7 @@ def test_query_masks_reach_the_losses_and_nothing_else(model, episodes):
     assert torch.equal(*answers)
 
 
+@pytest.mark.one_fusion
 def test_the_return_types_do_not_depend_on_training(fresh, shots, query, encoded):
     found = []
     for mode in (True, False):
@@ -260,6 +266,7 @@ def snapshot(model):
     return attributes, {key: value.clone() for key, value in model.state_dict().items()}
 
 
+@pytest.mark.one_fusion
 @pytest.mark.parametrize("training", [True, False])
 def test_nothing_stays_on_the_module(fresh, shots, query, encoded, training):
     fresh.train(training)
@@ -271,6 +278,7 @@ def test_nothing_stays_on_the_module(fresh, shots, query, encoded, training):
     assert all(torch.equal(tensors[key], values[key]) for key in tensors)
 
 
+@pytest.mark.one_fusion
 def test_a_state_is_not_changed_by_the_queries_that_it_serves(model, shots, query, encoded):
     with torch.no_grad():
         state = model.encode_support(encoded(model, *shots(1, 2)))
@@ -280,6 +288,7 @@ def test_a_state_is_not_changed_by_the_queries_that_it_serves(model, shots, quer
         assert torch.equal(model.segment(features, state), first)
 
 
+@pytest.mark.one_fusion
 def test_a_frozen_backbone_stays_in_eval_mode(fresh):
     if fresh.backbone.config.trainable:
         pytest.skip("the backbone is trained")
