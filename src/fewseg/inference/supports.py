@@ -50,8 +50,11 @@ class SupportImage:
         return name in self.masks and bool((self.masks[name] == 1).any())
 
     def is_negative(self, name: str) -> bool:
-        """Whether the image is known not to show a class."""
-        return not self.masks or (name in self.masks and not self.shows(name))
+        """Whether the image is known not to show a class: no pixel is marked, and none is left out."""
+        if not self.masks:
+            return True
+        unsure = name in self.whole and bool((self.whole[name] == IGNORE).any())
+        return name in self.masks and not self.shows(name) and not unsure
 
     def truth(self, name: str) -> Tensor:
         """Returns (n, S, S) in {0, 1, 255}: where a class is; all background for a class without a mask."""

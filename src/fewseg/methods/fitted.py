@@ -170,19 +170,20 @@ class Fitted(FewShotSegmenter):
             torch.enable_grad(),
             torch.autocast(support.masks.device.type, enabled=False),
         ):
-            maps = [level.clone() for level in self.maps(support.features)]
-            heads, prototypes = [], []
-            for b, masks in enumerate(support.masks.clone()):
-                shots = slice(b * support.shots, (b + 1) * support.shots)
+            all_maps, heads, prototypes = self.maps(support.features), [], []
+            for b, masks in enumerate(support.masks):
+                shots = torch.arange(len(masks), device=masks.device) + b * support.shots
+                kept = given_once([level[shots] for level in all_maps], masks)
+                maps, masks = [level[shots[kept]] for level in all_maps], masks[kept]
                 places = draw_places(masks, support.ways, self.config.cells)
-                values = values_at([level[shots] for level in maps], places, masks.shape[-2:])
+                values = values_at(maps, places, masks.shape[-2:])
                 if not bool(values.isfinite().all()):
                     raise ValueError("a support image has features that are not finite: is the image valid?")
                 if self.config.matcher:
                     places = of_all_classes_alike(places)
-                    unit = values_at([_unit(level[shots]) for level in maps], places, masks.shape[-2:])
+                    unit = values_at([_unit(level) for level in maps], places, masks.shape[-2:])
                     labels = F.one_hot(places.labels, 1 + support.ways).to(unit.dtype)
-                    factor = self.config.matcher / support.shots * _ALPHA / len(maps) ** 0.5
+                    factor = self.config.matcher / len(masks) * _ALPHA / len(maps) ** 0.5
                     prototypes.append(factor * F.normalize(labels.T @ unit, dim=1))
                 heads.append(self._fit(values, places, known[b].clone()))
         weights, biases = (
@@ -262,6 +263,21 @@ class Places:
     columns: Tensor
     labels: Tensor
     shares: Tensor
+
+
+def given_once(maps: Sequence[Tensor], masks: Tensor) -> list[int]:
+    """The numbers of K images without repeats: an image with several classes is given for each of them.
+
+    Args:
+        maps: (K, C, h, w) of each level.
+        masks: (K, H, W).
+    """
+    kept: list[int] = []
+    for k in range(len(masks)):
+        alike = (j for j in kept if torch.equal(masks[j], masks[k]))
+        if not any(all(torch.equal(level[j], level[k]) for level in maps) for j in alike):
+            kept.append(k)
+    return kept
 
 
 def draw_places(masks: Tensor, ways: int, count: int) -> Places:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from fewseg.annotations.values import AnnotatedImage
 from fewseg.inference import Model, Segmenter, Tiles
-from fewseg.inference.supports import precision_of_supports
+from fewseg.inference.supports import SupportImage, precision_of_supports
 from fewseg.methods.registry import METHODS
 from fewseg.ops.geometry import letterbox, place, place_labels, restore
 from fewseg.types import DataError, EncodedShots
@@ -123,6 +123,18 @@ def test_negatives_are_background_of_prototypes_and_lower_presence():
     assert after.presence["square"] == 0 < before
     assert not after.mask("square").any()
     assert after.absent == ("square",)
+
+
+def test_an_image_with_unsure_pixels_of_a_class_is_not_known_not_to_show_it():
+    it = with_squares()
+    distractor, _ = picture(3, colour=(30, 240, 30))
+    encoded = it.encode(distractor)
+    empty = torch.zeros(distractor.shape[:2], dtype=torch.uint8)
+    unsure = empty.clone()
+    unsure[:20] = 255
+    assert SupportImage.of(encoded, {"square": empty}).is_negative("square")
+    assert not SupportImage.of(encoded, {"square": unsure}).is_negative("square")
+    assert not SupportImage.of(encoded, {"square": unsure}).shows("square")
 
 
 def test_an_image_that_shows_a_class_is_not_said_to_show_none_in_passing(tmp_path):

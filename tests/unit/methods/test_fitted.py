@@ -234,6 +234,22 @@ def test_images_without_the_thing_are_learned_as_background(make, shots):
     assert with_it.sum() < without.sum()
 
 
+@pytest.mark.parametrize("matcher", [0.0, 4.0])
+def test_an_image_that_is_given_for_each_of_its_classes_counts_once(make, shots, matcher):
+    images, masks = shots(1, 2)
+    method = make(cells=300, steps=5, matcher=matcher)
+    masks[0, 0, 40:60][masks[0, 0, 40:60] == 1] = 2
+    masks[0, 1][masks[0, 1] == 1] = 2
+    once = method.encode_support(encoded(method, images, masks, (1, 2)))
+    twice = [0, 0, 1]
+    again = method.encode_support(encoded(method, images[:, twice], masks[:, twice], (1, 2, 2)))
+    for name in ("weights", "biases", "prototypes"):
+        assert all(torch.equal(a, b) for a, b in zip(getattr(once, name), getattr(again, name), strict=True))
+    darker = torch.cat([images[:, :1], 0.9 * images[:, :1], images[:, 1:]], dim=1)
+    other = method.encode_support(encoded(method, darker, masks[:, twice], (1, 2, 2)))
+    assert not torch.equal(other.weights[0], once.weights[0])
+
+
 def test_a_class_that_is_shown_nowhere_wins_nowhere_and_is_warned_of(make, shots):
     images, masks = shots(1, 2)
     masks[0, 1] = 0
