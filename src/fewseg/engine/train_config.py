@@ -84,7 +84,7 @@ class AdamW:
 Optimiser = SGD | StepSGD | AdamW
 
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,9 @@ class TrainConfig:
     save_every: int = 200  # steps between resumable checkpoints.
     optimiser: Optimiser = field(default_factory=SGD)  # with its schedule.
     clip: float | None = None  # largest gradient norm; None does not clip.
-    precision: Precision = "32-true"  # Fabric's name; bf16 and fp16 keep fp32 weights.
+    # Fabric's name; bf16 and fp16 keep fp32 weights. "auto" is bf16-mixed where the machine does it well, and
+    # 32-true elsewhere; a checkpoint records which it was.
+    precision: Precision = "32-true"
     # of the initial weights, the episodes, the dropout, the fresh views and the choice among cached
     # ones (which are drawn once, with seed 0, so that runs can share their features).
     seed: int = 0

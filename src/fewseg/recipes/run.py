@@ -52,6 +52,10 @@ def train_recipe(
     config = recipe.train
     if config is None:
         raise ValueError(f"{recipe.name} has nothing to train: evaluate it as it is")
+    if config.precision == "auto":
+        fast = precision_on(best_device()) == "bf16"
+        config = replace(config, precision="bf16-mixed" if fast else "32-true")
+        recipe = replace(recipe, train=config)
     if not leads():  # a further process of a training whose first one has the folder
         return _train(recipe, config, data, folder, progress, devices)
     check_writable(folder / LAST)
@@ -157,7 +161,7 @@ def precision_of(recipe: Recipe) -> Precision:
     What the machine does well (:func:`~fewseg.engine.environment.precision_on`); fp32 for what was trained in
     another precision than bf16.
     """
-    low = recipe.train is None or recipe.train.precision == "bf16-mixed"
+    low = recipe.train is None or recipe.train.precision in ("auto", "bf16-mixed")
     return precision_on(best_device()) if low else "fp32"
 
 

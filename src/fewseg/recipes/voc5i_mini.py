@@ -77,7 +77,7 @@ def head_training(steps: int = 1500, shots: int = 1) -> TrainConfig:
         cached_views=1,
         class_first=0.5,
         optimiser=AdamW(lr=1e-3),
-        precision="bf16-mixed",
+        precision="auto",
         save_every=250,
     )
 
@@ -90,7 +90,7 @@ def end_to_end_training() -> TrainConfig:
         view=TrainView(size=SIZE, scale=(1.0, 1.0), rotate=0.0, flip=0.5, blur=0.0, resize="letterbox"),
         class_first=0.5,
         optimiser=StepSGD(lr=3e-4, every=350),  # chosen on held-out base classes, see docs/studies
-        precision="bf16-mixed",
+        precision="auto",
         save_every=200,
         workers=0,
     )

@@ -186,10 +186,26 @@ def test_the_precision_is_what_the_machine_has_but_fp32_for_what_was_trained_in_
 @pytest.mark.parametrize("fast", ["fp32", "bf16"])
 def test_training_in_bfloat16_warns_where_the_machine_has_none(monkeypatch, tmp_path, caplog, fast):
     monkeypatch.setattr(run, "precision_on", lambda device: fast)
+    chosen = recipe("voc5i_mini_pfenet")
+    chosen = replace(chosen, train=replace(chosen.train, precision="bf16-mixed"))
     with pytest.raises(AttributeError, match="train"):  # there is no data
-        run.train_recipe(recipe("voc5i_mini_pfenet"), object(), tmp_path)
+        run.train_recipe(chosen, object(), tmp_path)
     warned = any("--train.precision 32-true" in message for message in caplog.messages)
     assert warned == (fast == "fp32")
+
+
+@pytest.mark.parametrize(("fast", "used"), [("fp32", "32-true"), ("bf16", "bf16-mixed")])
+def test_a_training_of_automatic_precision_is_of_what_the_machine_does_well(
+    monkeypatch, tmp_path, caplog, fast, used
+):
+    found = []
+    monkeypatch.setattr(run, "precision_on", lambda device: fast)
+    monkeypatch.setattr(run, "_train", lambda recipe, config, *_: found.append((recipe.train, config)))
+    chosen = recipe("voc5i_mini_pfenet")
+    assert chosen.train.precision == "auto"
+    run.train_recipe(chosen, object(), tmp_path)
+    assert found == [(replace(chosen.train, precision=used),) * 2]
+    assert run.precision_of(replace(chosen, train=found[0][0])) == fast
 
 
 @pytest.mark.parametrize("early", [True, False])
