@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewseg.inference.model import GUIDE, EncodedImage
+from fewseg.inference.choose import input_of, log_odds
+from fewseg.inference.input_size import larger
+from fewseg.inference.model import GUIDE, EncodedImage, Tiles, Whole
 from fewseg.inference.segmentation import Segmentation, Session
 
 Verdict = Literal["good", "check", "bad"]
@@ -52,19 +54,23 @@ class RunSummary:
         self._session = session
         self._judged: dict[str, _Judged] = {}  # the least certain images
         self._others = 0  # images that are more certain
-        self._shown: Counter[str] = Counter()  # class to the images that show it
+        self._shown: Counter[str] = Counter()  # class to the images that it is found on
         self._scores: dict[str, float] = {}  # class to the sum of its scores on them
+        self._rough: set[str] = set()  # classes with a score that is not calibrated
         self._sides: Counter[int] = Counter()  # longer sides
 
     def add(self, name: str, image: EncodedImage, segmentation: Segmentation) -> None:
         """Adds a labelled image."""
         if segmentation.quality is None:
             return
+        bound = log_odds(segmentation.threshold)
         for j, kind in enumerate(segmentation.classes):
-            if bool((segmentation.margins[j] > 0).any()):
+            if bool((segmentation.margins[j] > bound).any()) and kind not in segmentation.absent:
+                quality = segmentation.quality.classes[kind]
                 self._shown[kind] += 1
-                score = segmentation.quality.classes[kind].score
-                self._scores[kind] = self._scores.get(kind, 0.0) + score
+                self._scores[kind] = self._scores.get(kind, 0.0) + quality.score
+                if not quality.calibrated:
+                    self._rough.add(kind)
         self._sides[max(image.size)] += 1
         self._judged[name] = _Judged(name=name, score=segmentation.quality.score, look=_look(image))
         if len(self._judged) > 2 * _LOOKS:
@@ -83,9 +89,13 @@ class RunSummary:
             count = self._shown[name]
             mean = self._scores[name] / count if count else None
             iou = None if choice is None else choice.classes[name].iou
-            parts = [] if iou is None else [f"expected IoU {iou:.2f}"]
+            parts = []
+            if choice is not None and iou is not None:
+                parts.append(f"expected IoU {iou:.2f}{_mark(choice.calibrated)}")
             if mean is not None:
-                parts.append(f"mean quality {mean:.2f} on {count} images")
+                parts.append(f"mean quality {mean:.2f}{_mark(name not in self._rough)} on {count} images")
+            elif images := self._sides.total():
+                parts.append(f"found on none of {images} images")
             if parts:
                 lines.append(f"{name}: {', '.join(parts)}")
             if (iou is not None and iou < _LOW) or (mean is not None and mean < _LOW):
@@ -96,7 +106,8 @@ class RunSummary:
                 lines.append(
                     f"annotate next, the most different of the least certain: {', '.join(self.next())}"
                 )
-            lines.append(f"or try {self._option()}")
+            if option := self._option():
+                lines.append(f"or try {option}")
         return tuple(lines)
 
     def next(self, but: Collection[str] = ()) -> list[str]:
@@ -114,14 +125,24 @@ class RunSummary:
             chosen.append(best)
         return chosen
 
-    def _option(self) -> str:
-        """The option to try next."""
-        size = self._session.model.size
-        if self._session.choice is None:
+    def _option(self) -> str | None:
+        """An option to try next; None where tiles are used or the choice has tried what there is."""
+        model, choice = self._session.model, self._session.choice
+        if choice is None:
             return "--model auto, which chooses the method by your examples"
-        if self._sides and median(self._sides.elements()) >= _LARGE * size:
-            return f"--tiles {size}, for small things in large images"
-        return f"--size {round(_LARGE * size / 8) * 8 + 1}, which shows more detail and takes twice as long"
+        if isinstance(model.views, Tiles):
+            return None
+        large = bool(self._sides) and median(self._sides.elements()) >= _LARGE * model.size
+        if large and input_of(Tiles(), model.size) not in choice.inputs:
+            return f"--tiles {model.size}, for small things in large images"
+        size = larger(model.size)
+        if input_of(Whole(), size) not in choice.inputs:
+            return f"--size {size}, which shows more detail and takes twice as long"
+        return None
+
+
+def _mark(calibrated: bool) -> str:
+    return "" if calibrated else " (uncalibrated)"
 
 
 def _look(image: EncodedImage) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
-from fewseg.inference.model import Model, Whole, join_views, refined, to_size
+from fewseg.inference.model import Model, Views, Whole, join_views, refined, to_size
 from fewseg.inference.quality import Fold, HeldOut, folds_of, halves_of, held_out, lead
 from fewseg.inference.supports import SupportSet
 from fewseg.methods.base import MethodConfig
@@ -32,8 +32,8 @@ _LINEAR, _PERCEPTRON = (1e-2, 1e-1), (1e-2, 1e-3)  # decays: the first is tried 
 REFINED = ", edges refined"
 _HALF = ", edges half refined"
 SHARES = {"": 0.0, _HALF: 0.5, REFINED: 1.0}
-"""Suffixes of candidates' names: how far edges are refined. A half, never far from the best of the three, is
-kept where no other gains a point."""
+"""Suffixes of candidates' names: how far edges are refined. A half, which was never far from the best of the
+three, is taken unless another gains a point."""
 
 _THRESHOLDS = (0.5, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)  # the first is kept where no other gains a point
 _GAIN = 0.01
@@ -70,6 +70,7 @@ class Choice:
             too optimistic.
         notes: what a user should know or do.
         held: predictions of the chosen candidate on the left-out images.
+        inputs: each input that was tried (:func:`input_of`) to the score with it.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Choice:
     calibrated: bool
     notes: tuple[str, ...]
     held: tuple[HeldOut, ...] = field(repr=False)
+    inputs: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
@@ -93,10 +95,7 @@ class Choice:
     @property
     def input(self) -> str:
         """What the network sees of an image."""
-        views = self.model.views
-        if isinstance(views, Whole):
-            return f"{self.model.size} px"
-        return f"tiles of {views.side or self.model.size} px"
+        return input_of(self.model.views, self.model.size)
 
     @property
     def log_odds(self) -> Tensor:
@@ -134,8 +133,14 @@ class Choice:
                 for name, estimate in self.classes.items()
             },
             "candidates": {name: round(score, 3) for name, score in self.candidates.items()},
+            "inputs": {name: round(score, 3) for name, score in self.inputs.items()},
             "notes": list(self.notes),
         }
+
+
+def input_of(views: Views, size: int) -> str:
+    """What a network of ``size`` pixels sees of an image, in words."""
+    return f"{size} px" if isinstance(views, Whole) else f"tiles of {views.side or size} px"
 
 
 def candidate_configs(backbone: BackboneConfig) -> dict[str, list[tuple[str, MethodConfig]]]:
@@ -169,7 +174,7 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
         supports: the annotated images of all classes.
     """
     if encoder.candidate is None:
-        logger.info("choosing the method by your examples, which takes about half a minute")
+        logger.info("choosing the method by your examples, which takes a minute or more on two CPU cores")
     images = sampled(supports.images, supports.classes, lambda s, name: s.shows(name), MOST_IMAGES)
     tested = supports.of(images)
     folds, calibrated = folds_of(tested), True
@@ -191,7 +196,7 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
         held=tuple(held) if calibrated else (),
     )
     moved = tuple(replace(result, margins=result.margins - choice.log_odds) for result in choice.held)
-    return replace(choice, held=moved)
+    return replace(choice, held=moved, inputs={choice.input: choice.score})
 
 
 class _Trials:
@@ -363,7 +368,7 @@ def notes_of(
     if low:
         notes.append(
             f"{', '.join(low)}: low; annotate the first images of the contact sheet too, which are the least "
-            "certain, or try --tiles for small things in large images, or a larger --size"
+            "certain"
         )
     for name, estimate in classes.items():
         marked = sum(int((support.masks[name] == 1).sum()) for support in supports.positives(name))
@@ -376,7 +381,6 @@ def notes_of(
             )
         if marked < _FEW_CELLS * _CELL:
             notes.append(
-                f"{name}: {marked} pixels are marked at the network's size, which is few: annotate more of "
-                "it, or try --tiles"
+                f"{name}: {marked} pixels are marked at the network's size, which is few: annotate more of it"
             )
     return notes

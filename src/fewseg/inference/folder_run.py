@@ -283,7 +283,8 @@ def label_stream(
 
     def compute(batch: list[tuple[str, tuple[PreparedImage, A]]]) -> list[tuple[Segmentation, A]]:
         encoded = model.encode([image for _, (image, _) in batch])
-        results = session.segment_all(encoded, quality=options.quality)
+        found = session.segment_all(encoded, quality=options.quality)
+        results = [result.at(options.threshold) for result in found]
         if summary is not None:
             for (name, _), image, result in zip(batch, encoded, results, strict=True):
                 summary.add(name, image, result)
@@ -295,7 +296,7 @@ def label_stream(
         logger.warning("skipped: %s", problems[name])
 
     def written(name: str, result: tuple[Segmentation, A]) -> None:
-        segmentation = result[0].at(options.threshold)
+        segmentation = result[0]
         instances = segmentation.instances(options.instances, options.min_area) if options.instances else None
         write(segmentation.prediction(name, "probability" in options.formats, instances), result[1])
 

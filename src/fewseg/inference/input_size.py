@@ -23,9 +23,9 @@ _WORTH = 0.02  # least gain in expected IoU for a larger input, which takes long
 def with_fitting_input(segmenter: Segmenter, images: Sequence[AnnotatedImage]) -> Segmenter:
     """The segmenter, or one with a larger input or tiles if that gains two points of IoU on the examples.
 
-    The method that was chosen is cross-validated once more for each input. That takes a backbone pass of the
-    annotated images and a fit for each fold; inputs for which the passes would be more than 60 of the usual
-    size are left out.
+    The method that was chosen is cross-validated once more for each input, and the choice gets the scores
+    (``inputs``). That takes a backbone pass of the annotated images and a fit for each fold; inputs for which
+    the passes would be more than 60 of the usual size are left out.
 
     Args:
         segmenter: a segmenter whose supports chose the method.
@@ -34,30 +34,36 @@ def with_fitting_input(segmenter: Segmenter, images: Sequence[AnnotatedImage]) -
     usual = segmenter.session().choice
     if usual is None or not usual.calibrated:
         return segmenter
-    best, score, budget = segmenter, usual.score, _MOST
-    tried = [f"{usual.input} {usual.score:.2f}"]
+    best, chosen, budget = segmenter, usual, _MOST
+    tried = dict(usual.inputs)
     sizes = [image.size for image in images]
     for model in _others(segmenter.model, usual.candidate, sizes):
         passes = sum(len(model.views.windows(size, model.size)) for size in sizes)
         budget -= passes * (model.size / segmenter.model.size) ** 2
         if budget < 0:
             break
-        larger = Segmenter(model, max_pixels=segmenter.max_pixels, value_range=segmenter.value_range)
-        larger.add_annotated(images)
-        choice = larger.session().choice
+        other = Segmenter(model, max_pixels=segmenter.max_pixels, value_range=segmenter.value_range)
+        other.add_annotated(images)
+        choice = other.session().choice
         assert choice is not None
-        tried.append(f"{choice.input} {choice.score:.2f}")
-        if choice.score >= score + _WORTH:
-            best, score = larger, choice.score
-    logger.info("expected IoU by input: %s", ", ".join(tried))
+        tried |= choice.inputs
+        if choice.score >= chosen.score + _WORTH:
+            best, chosen = other, choice
+    logger.info("expected IoU by input: %s", ", ".join(f"{name} {iou:.2f}" for name, iou in tried.items()))
+    best.session().choice = replace(chosen, inputs=tried)
     return best
+
+
+def larger(size: int) -> int:
+    """The input size to try after this one; of the form 8k + 1."""
+    return round(_LARGER * size / 8) * 8 + 1
 
 
 def _others(
     model: Model, candidate: tuple[str, MethodConfig], sizes: Sequence[tuple[int, int]]
 ) -> list[Model]:
     """Models of other input sizes, cheapest first, for the candidate that the usual size chose."""
-    others = [replace(model, candidate=candidate, size=round(_LARGER * model.size / 8) * 8 + 1)]
+    others = [replace(model, candidate=candidate, size=larger(model.size))]
     longer = median(max(size) for size in sizes)
     if longer >= _LARGE * model.size:
         others.append(replace(model, candidate=candidate, views=Tiles(side=round(longer / 2))))

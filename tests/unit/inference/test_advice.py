@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fewseg.inference import advice
+from fewseg.inference import Segmenter, Tiles, advice
 from fewseg.inference.advice import RunSummary
 from fewseg.inference.choose import Choice, ExpectedClass
-from small_segmenters import picture, with_squares
+from small_segmenters import model, picture, with_squares
 
 
 @pytest.fixture
@@ -16,15 +16,15 @@ def it():
     return with_squares()
 
 
-def summary(it, scores, colours, choice=None, side=70):
-    """Of images of one colour each with a quality."""
+def summary(it, scores, colours, choice=None, side=70, calibrated=True, **changes):
+    """Of images of one colour each with a quality; ``changes`` of their segmentations."""
     session = it.session()
     session.choice = choice
     found = RunSummary(session)
     for k, (score, colour) in enumerate(zip(scores, colours, strict=True)):
         image = it.encode(picture(20 + k, colour=colour)[0])
-        made = replace(session.segment(image), margins=torch.ones(1, 4, 4))
-        parts = {"square": replace(made.quality.classes["square"], score=score)}
+        made = replace(session.segment(image), **{"margins": torch.ones(1, 4, 4), **changes})
+        parts = {"square": replace(made.quality.classes["square"], score=score, calibrated=calibrated)}
         made = replace(made, quality=replace(made.quality, score=score, classes=parts))
         found.add(f"{k}.png", replace(image, size=(side, side)), made)
     return found
@@ -49,10 +49,17 @@ def test_the_least_certain_and_most_different_are_proposed_each_kind_once(it):
     )
 
 
-def choice(iou):
+def choice(iou, calibrated=True, inputs=("65 px",)):
     classes = {"square": ExpectedClass(iou=iou, spread=None)}
     return Choice(
-        name="matcher", model=None, classes=classes, candidates={}, calibrated=True, notes=(), held=()
+        name="matcher",
+        model=None,
+        classes=classes,
+        candidates={},
+        calibrated=calibrated,
+        notes=(),
+        held=(),
+        inputs=dict.fromkeys(inputs, 0.5),
     )
 
 
@@ -62,6 +69,60 @@ def test_a_low_expected_iou_alone_is_enough_and_large_images_are_cut(it, side, o
     assert found.lines[0] == "square: expected IoU 0.30, mean quality 0.90 on 1 images"
     assert found.lines[-1].startswith(f"or try {option}")
     assert len(summary(it, [0.9], [RED], choice(0.6)).lines) == 1
+
+
+TRIED = ("65 px", "97 px")
+
+
+@pytest.mark.parametrize(
+    ("side", "inputs", "option"),
+    [
+        (70, TRIED, None),
+        (200, TRIED, "--tiles 65"),
+        (200, (*TRIED, "tiles of 100 px"), "--tiles 65"),
+        (200, (*TRIED, "tiles of 65 px"), None),
+        (200, ("65 px", "tiles of 65 px"), "--size 97"),
+    ],
+)
+def test_an_input_that_the_choice_has_tried_is_not_proposed(it, side, inputs, option):
+    last = summary(it, [0.9], [RED], choice(0.3, inputs=inputs), side).lines[-1]
+    assert last.startswith(f"or try {option}" if option else "annotate next")
+
+
+@pytest.mark.parametrize("side", [70, 200])
+def test_no_other_input_is_proposed_where_images_are_cut_into_tiles(side):
+    it = Segmenter(model(views=Tiles()))
+    it.add_class("square", *picture(0))
+    assert summary(it, [0.9], [RED], choice(0.3), side).lines[-1].startswith("annotate next")
+
+
+def test_what_is_not_calibrated_is_marked(it):
+    found = summary(it, [0.8], [RED], choice(0.87, calibrated=False), calibrated=False)
+    assert found.lines == (
+        "square: expected IoU 0.87 (uncalibrated), mean quality 0.80 (uncalibrated) on 1 images",
+    )
+
+
+def test_a_class_that_is_found_nowhere_is_named(it):
+    nowhere = -torch.ones(1, 4, 4)
+    assert summary(it, [0.8, 0.9], [RED, BLUE], margins=nowhere).lines == (
+        "square: found on none of 2 images",
+    )
+    found = summary(it, [0.8, 0.9], [RED, BLUE], choice(0.8), margins=nowhere)
+    assert found.lines == ("square: expected IoU 0.80, found on none of 2 images",)
+    assert summary(it, [], [], choice(0.8)).lines == ("square: expected IoU 0.80",)
+
+
+@pytest.mark.parametrize(("threshold", "found"), [(0.7, True), (0.75, False)])
+def test_a_class_is_found_where_its_probability_is_above_the_threshold(it, threshold, found):
+    """A log-odds of 1 is a probability of 0.73."""
+    (line,) = summary(it, [0.8], [RED], threshold=threshold).lines
+    assert line == f"square: {'mean quality 0.80 on 1 images' if found else 'found on none of 1 images'}"
+
+
+def test_a_class_that_no_label_is_given_for_is_not_found(it):
+    made = {"negatives": frozenset({"square"}), "floors": {"square": 0.8}}
+    assert summary(it, [0.8], [RED], **made).lines == ("square: found on none of 1 images",)
 
 
 def test_only_the_least_certain_are_kept(it, monkeypatch):
