@@ -78,6 +78,21 @@ def test_a_wrong_word_is_reported_without_importing_torch(words):
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
 
 
+@pytest.mark.parametrize(
+    ("code", "most", "packages"),
+    [
+        ("import fewseg", 60, {"fewseg"}),
+        ("from fewseg.cli import main\nmain(['--help'])", 200, {"fewseg", "rich"}),
+    ],
+)
+def test_the_package_and_its_help_import_few_modules(code, most, packages):
+    code = f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = done.stdout.splitlines()[-1].split()
+    assert {name.split(".")[0] for name in found} - set(sys.stdlib_module_names) == packages
+    assert len(found) <= most
+
+
 _LABEL = ("label", "--support", "sup", "--out", "out", "--images")
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,9 +81,6 @@ def test_every_cell_is_measured_once_and_a_second_run_goes_on(domains, sets, tmp
     assert len(lines) == 2 * 3  # sets; auto, and the matcher with and without refined edges
     assert {line["set"] for line in lines} == {"one", "two"}
     assert all(set(line["iou"]) == ({"1", "2"} if line["set"] == "two" else {"1"}) for line in lines)
-    assert all(
-        0 <= value <= 1 for line in lines for kind in ("iou", "boundary") for value in line[kind].values()
-    )
     auto = [line for line in lines if line["candidate"] == "auto"]
     assert len(auto) == 2
     assert all(line["candidate"] in auto[0]["choice"]["candidates"] for line in lines if line not in auto)
@@ -114,3 +112,73 @@ def test_the_boundary_is_what_an_erosion_takes_off(domains):
     reach = round(0.02 * 200)
     inner = ndimage.binary_erosion(mask, np.ones((2 * reach + 1, 2 * reach + 1)))
     np.testing.assert_array_equal(domains.boundary(mask), mask & ~inner)
+
+
+def test_the_scores_of_a_cell_are_those_by_hand(domains):
+    """A square of 5 x 5 pixels found without its middle, and a line of 7 of which 3 are found."""
+    masks, labels = np.zeros((2, 2, 7, 7), np.uint8)
+    masks[0, 0], masks[0, 1:6, 1:6] = 255, 1
+    labels[0, 0], labels[0, 1:6, 1:6], labels[0, 3, 3] = 1, 1, 0
+    masks[1, 6], masks[1, 0, :2] = 1, 2
+    labels[1, 6, :3], labels[1, 0, 0] = 1, 2
+    scores = [{"1": 0.9, "2": 0.7}, {"1": 0.5, "2": 0.25}]
+
+    def segment(k, quality):
+        assert quality
+        classes = {name: SimpleNamespace(score=score) for name, score in scores[k].items()}
+        return SimpleNamespace(labels=labels[k], quality=SimpleNamespace(classes=classes))
+
+    images = [SimpleNamespace(image=k) for k in range(2)]
+    found = domains.Domain(supports=SimpleNamespace(images=images), masks=masks, numbers=(1, 2), seconds=0.0)
+    supports = SimpleNamespace(classes=("1", "2"))
+    made = domains.tested(SimpleNamespace(supports=supports, choice="one", segment=segment), found, [0, 1])
+    assert made["iou"] == {"1": round((24 + 3) / (25 + 7), 4), "2": 0.5}
+    # a rim of 16 pixels of the square, but all 24 that were found are near an edge
+    assert made["boundary"] == {"1": round((16 + 3) / (24 + 7), 4), "2": 0.5}
+    assert made["rows"] == [[0, "1", 0.96, 0.9], [1, "1", 0.4286, 0.5], [1, "2", 0.5, 0.25]]
+
+
+def line(draw, ious, expected, candidate="auto", calibrated=True, **fields):
+    """A finished cell."""
+    classes = {name: {"iou": iou} for name, iou in zip("12", expected, strict=True)}
+    return {
+        "set": "s",
+        "shots": 5,
+        "draw": draw,
+        "candidate": candidate,
+        "iou": dict(zip("12", ious, strict=True)),
+        "boundary": {"1": 0.1, "2": 0.2},
+        "fit_s": 1.0 + draw,
+        "image_s": 0.5,
+        "rows": [],
+        "choice": {"calibrated": calibrated, "classes": classes},
+        **fields,
+    }
+
+
+def rows_of(table):
+    return list(zip(*(column.cells for column in table.columns), strict=True))
+
+
+def test_the_tables_are_those_by_hand(domains):
+    first = [[k, "1", iou, score] for k, (iou, score) in enumerate([(1, 1), (2, 2), (3, 4), (4, 3)])]
+    second = [[k, "2", k, -k] for k in range(4)]
+    lines = [
+        line(0, (0.2, 0.7), (0.1, 0.9), rows=first + second),
+        line(1, (0.3, 1.0), (0.3, 0.8), rows=first[:3]),  # too few for a rank correlation
+        line(2, (0.6, 0.6), (0.6, None), candidate="matcher", rows=second),
+        line(3, (0.5, 0.5), (0.9, 0.9), calibrated=False),
+    ]
+    lines[1]["choice"]["classes"]["3"] = {"iou": None}
+    scores, expected, ranks = domains.shown(lines)
+    assert rows_of(scores) == [
+        ("auto", "53.3, 15.0", "53.3, 15.0", "2.33", "0.50"),
+        ("matcher", "60.0, 15.0", "60.0, 15.0", "3.00", "0.50"),
+    ]
+    assert "4 pairs, rank correlation 0.80, mean distance 0.125" in expected.title
+    assert rows_of(expected) == [
+        ("0.0-0.2", "1", "0.10", "0.20"),
+        ("0.2-0.4", "1", "0.30", "0.30"),
+        ("0.8-1.0", "2", "0.85", "0.85"),
+    ]
+    assert rows_of(ranks) == [("auto", "s", f"{(0.8 - 1) / 2:.2f}")]
