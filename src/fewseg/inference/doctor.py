@@ -54,7 +54,7 @@ def findings() -> Iterator[Finding]:
             yield from check()
         except (OSError, RuntimeError, ImportError, ValueError) as error:
             name, advice = check.__name__.lstrip("_"), "install fewseg again: pip install fewseg"
-            yield Finding(name, f"cannot be found out ({error})", advice, True)
+            yield Finding(name, f"cannot be determined ({error})", advice, True)
 
 
 def _versions() -> Iterator[Finding]:

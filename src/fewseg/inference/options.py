@@ -51,8 +51,8 @@ class ModelOptions:
 
     model: str = DEFAULT_MODEL
     """a checkpoint (.safetensors), a recipe without training, or "auto" for the method that suits the
-    examples best by a cross-validation on them, which takes about half a minute ("auto:RECIPE" for the
-    backbone of a fitted head's recipe)."""
+    examples best by a cross-validation on them, which takes a minute or more on two CPU cores ("auto:RECIPE"
+    for the backbone of a fitted head's recipe)."""
     backbone: str | None = None
     """for a recipe without training: a different timm network, such as vit_small_patch14_dinov2."""
     backbone_weights: str | None = None  # path of the frozen trunk's weights, where it moved.
@@ -84,10 +84,12 @@ class RunOptions:
 
     formats: Annotated[tuple[Format, ...], arg(name="format")] = ("png",)
     """what to write, beside predictions.jsonl."""
-    threshold: float = 0.5  # least probability, in (0, 1), of a class against background.
+    threshold: float = 0.5
+    """least probability, in (0, 1), of a class against background; with auto, 0.5 stands for the threshold
+    that was chosen for the class."""
     instances: Split | None = None
     """find single things, with area, box and score, in all formats that can hold them, and count them in
-    summary.csv: components are the connected pieces of a class; watershed parts them where they are narrow,
+    summary.csv: components are the connected pieces of a class; watershed splits them where they are narrow,
     for round things that touch."""
     min_area: int = MIN_AREA  # pixels of the smallest thing that is counted; of --instances alone.
     quality: bool = True  # judge every image (no further backbone pass, several of the head).

@@ -32,6 +32,9 @@ _NOWHERE = -1e4
 class Segmentation:
     """The classes of an image's pixels; values at the image's size are computed when first used.
 
+    Where the supports chose the method, margins and probabilities are shifted so that the threshold chosen
+    for a class is a probability of 0.5 against background.
+
     Attributes:
         classes: the names of labels 1 .. N.
         size: (H, W) of the image as a viewer shows it.

@@ -51,7 +51,8 @@ class ServeOptions:
     # them. They are needed wherever the page needs a password.
     label_studio: str | None = None
     label_studio_shots: int = 10  # how many of the newest annotated tasks of each class are supports.
-    # which model is used, and how. auto chooses anew at each change of the examples: half a minute each time.
+    # which model is used, and how. auto chooses again where a class is added or the examples have doubled,
+    # which may take a minute or more on two CPU cores.
     model: ModelOptions = field(default_factory=lambda: ModelOptions(model=QUICK_MODEL))
 
 

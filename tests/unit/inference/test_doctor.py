@@ -85,7 +85,7 @@ def test_a_check_that_fails_itself_is_a_finding_and_the_others_are_shown(report,
     monkeypatch.setattr("fewseg.engine.environment.precision_on", lambda device: broken())
     status, lines = report()
     assert status == 1
-    assert "!! hardware: cannot be found out (a library is missing)" in lines
+    assert "!! hardware: cannot be determined (a library is missing)" in lines
     assert line(lines, "cache")
 
 
