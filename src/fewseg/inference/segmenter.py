@@ -470,9 +470,12 @@ _SUPPORT_BYTES = 4 * 2**30
 
 def _most_supports(model: Model, images: Sequence[AnnotatedImage]) -> int:
     """How many annotated images fit into the memory, by the size of the largest one."""
-    height, width = max((image.size for image in images), key=lambda size: size[0] * size[1])
-    (largest,) = model.encode([model.prepare(torch.zeros(3, height, width, dtype=torch.uint8))])
-    return max(1, _SUPPORT_BYTES // largest.nbytes)
+    size = max((image.size for image in images), key=lambda size: size[0] * size[1])
+    views = len(model.views.windows(size, model.size))
+    if views * len(images) <= MOST_IMAGES:
+        return len(images)
+    (one,) = model.encode([model.prepare(torch.zeros(3, model.size, model.size, dtype=torch.uint8))])
+    return max(1, len(one.windows) * _SUPPORT_BYTES // (views * one.nbytes))
 
 
 def _shows(image: AnnotatedImage, name: str) -> bool:
@@ -501,13 +504,15 @@ def segmenter_with_supports(
     if is_saved:
         model = options_of_supports(support, model)
     loaded = load_model(model)
-    if len(images) > MOST_IMAGES:
-        most = MOST_IMAGES if loaded.chooses else _most_supports(loaded, images)
-        text = "%d of the %d annotated images are taken, evenly spaced: %s"
-        why = "name a recipe to use more" if loaded.chooses else "the features of all would fill the memory"
+    if images:
+        fitting = _most_supports(loaded, images)
+        most = min(MOST_IMAGES, fitting) if loaded.chooses else fitting
         classes = list(dict.fromkeys(name for image in images for name in image.masks))
         taken = sampled(images, classes, _shows, most)
         if len(taken) < len(images):
+            full = most == fitting
+            why = "the features of all would fill the memory" if full else "name a recipe to use more"
+            text = "%d of the %d annotated images are taken, evenly spaced: %s"
             logger.warning(text, len(taken), len(images), why)
         images = taken
     ready = loaded if convert is None else convert(loaded)

@@ -608,6 +608,13 @@ def test_annotated_images_whose_features_would_fill_the_memory_are_sampled_with_
     (shots,) = json.loads((place / "few/run.json").read_text())["shots"].values()
     assert 1 <= shots < 7
     assert f"{shots} of the 7 annotated images are taken, evenly spaced: the features of all would" in text
+    monkeypatch.setattr(segmenter, "MOST_IMAGES", 7)
+    status, text = run(out="views")
+    assert (status, "annotated images are taken" in text) == (0, False)
+    status, text = run("--tiles", "25", out="tiles")
+    assert status == 0, text
+    (of_views,) = json.loads((place / "tiles/run.json").read_text())["shots"].values()
+    assert of_views < shots, "an image has several views"
 
 
 def test_the_one_image_that_shows_a_class_is_taken_and_the_note_counts_those_that_are(
