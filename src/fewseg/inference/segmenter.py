@@ -89,7 +89,7 @@ class Segmenter:
         Args:
             model: a checkpoint (.safetensors), the name of a recipe such as "pascal_matcher_resnet50", or
                 "auto", the default, by which the supports choose (``session().choice``) when they are first
-                used, in about half a minute.
+                used, which takes a minute or more on two CPU cores.
             views: how images become inputs: ``Whole()``, or ``Tiles()`` for small objects in large images.
             device: by default the first GPU, or else the CPU.
             max_pixels: larger images are refused.
