@@ -324,34 +324,40 @@ def launch_ranks(processes: int) -> DistributedRanks:
 class RayWorkers(Executor):
     """The actors of a Ray cluster, each with an evaluator of its own.
 
-    A worker that dies is replaced, and the shards that it was doing are done again. Features are computed
-    together where workers share a cache folder.
+    A worker that dies is replaced, and the shards that it was doing are done again; ``retries`` workers may
+    be lost in all. Features are computed together where workers share a cache folder.
     """
 
     def __init__(
-        self, make: Callable[[], Worker], workers: int, *, address: str | None = None, lives: int = 10
+        self, make: Callable[[], Worker], workers: int, *, address: str | None = None, retries: int = 10
     ) -> None:
         if workers < 1:
             raise ValueError(f"the number of Ray workers must be at least 1, got {workers}")
-        self.make, self.workers, self.address, self.lives = make, workers, address, lives
+        self.make, self.workers, self.address, self.retries = make, workers, address, retries
         self._ray: Any = None
         self._cluster = ExitStack()
         self._actors: list[Any] = []
+        self._starting: dict[Any, int] = {}
+        """The first calls of actors that have not answered yet, and their places: they get no shard."""
+        self._idle: deque[int] = deque()
         self._home: dict[int, int] = {}
         """The place of the actor that did a shard before and may have kept what it computed for it."""
 
     def __enter__(self) -> Self:
         """Starts the cluster or joins it."""
-        self._ray = ray = self._cluster.enter_context(ray_cluster(self.workers, self.address))
-        gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
-        self._class = ray.remote(num_cpus=1, num_gpus=gpus)(_Actor)
-        self._actors = [self._class.remote(self.make) for _ in range(self.workers)]
-        self._home = {}
+        with ExitStack() as cluster:
+            self._ray = ray = cluster.enter_context(ray_cluster(self.workers, self.address))
+            self.workers, resources = ray_workers(ray, self.workers)
+            self._class = ray.remote(**resources)(_Actor)
+            self._actors, self._starting, self._idle, self._home = [None] * self.workers, {}, deque(), {}
+            for place in range(self.workers):
+                self._start(place)
+            self._cluster = cluster.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leaves the cluster, and stops it where it was started here."""
-        self._actors = []
+        self._actors, self._starting = [], {}
         self._cluster.close()
 
     def _do(self, job: Job) -> dict[int, Array]:
@@ -359,30 +365,45 @@ class RayWorkers(Executor):
         results = job.stored(range(len(job.shards)))
         waiting = deque(index for index in range(len(job.shards)) if index not in results)
         shared = [self._ray.put(value) for value in job.shared]
-        idle = deque(range(len(self._actors)))
         running: dict[Any, tuple[int, int]] = {}
         with progress_bar(job.progress) as bar:
             task = bar.add_task(_TITLES[job.step], total=len(waiting))
             while waiting or running:
-                for place in list(idle):
+                for place in list(self._idle):
                     index = self._next(waiting, place)
                     if index is not None:
-                        idle.remove(place)
+                        self._idle.remove(place)
                         call = self._actors[place].do.remote(job.step, job.shards[index], *shared)
                         running[call] = (index, place)
-                (done, *_), _ = self._ray.wait(list(running), num_returns=1)
-                index, place = running.pop(done)
-                idle.append(place)
+                done = self._first_done(running)
+                shard, place = running.pop(done) if done in running else (None, self._starting.pop(done))
                 try:
-                    results[index] = self._ray.get(done)
-                except self._ray.exceptions.RayActorError as error:
+                    with ray_errors(self._ray):
+                        values = self._ray.get(done)
+                except _WorkerLostError as error:
+                    if shard is not None:
+                        waiting.appendleft(shard)
                     self._replace(place, error)
-                    waiting.appendleft(index)
                     continue
-                self._home[index] = place
-                job.save(index, results[index])
-                bar.advance(task)
+                self._idle.append(place)
+                if shard is not None:
+                    results[shard] = values
+                    self._home[shard] = place
+                    job.save(shard, values)
+                    bar.advance(task)
         return results
+
+    def _first_done(self, running: Iterable[Any]) -> Any:
+        """The first call that ends, of shards and of actors that start."""
+        calls = [*running, *self._starting]
+        done, _ = self._ray.wait(calls, num_returns=1, timeout=None if running else _PATIENCE)
+        if not done:
+            logger.warning(
+                "no Ray worker has started within %d s: the cluster's CPUs or GPUs are in use by others, or "
+                "its machines are slow; this goes on as soon as one starts", _PATIENCE,
+            )  # fmt: skip
+            done, _ = self._ray.wait(calls, num_returns=1, timeout=None)
+        return done[0]
 
     def _next(self, waiting: deque[int], place: int) -> int | None:
         """A shard that was done here before, or else one that was done by nobody who is alive."""
@@ -393,16 +414,25 @@ class RayWorkers(Executor):
             return index
         return None
 
+    def _start(self, place: int) -> None:
+        self._actors[place] = actor = self._class.remote(self.make)
+        self._starting[actor.started.remote()] = place
+
     def _replace(self, place: int, error: Exception) -> None:
-        self.lives -= 1
-        if self.lives < 0:
+        self.retries -= 1
+        if self.retries < 0:
             raise RuntimeError(
                 "too many Ray workers were lost: give fewer workers, each with more memory, or see in Ray's "
-                f"logs why they died ({error})"
+                f"logs why they died ({_reason(error.__cause__)})"
             ) from error
-        logger.warning("a Ray worker was lost (%s): a new one does its shards again", type(error).__name__)
-        self._actors[place] = self._class.remote(self.make)
+        ray_workers(self._ray, 1)  # the machines with GPUs or CPUs may be gone
+        reason = type(error.__cause__).__name__
+        logger.warning("a Ray worker was lost (%s): a new one does its shards again", reason)
         self._home = {index: home for index, home in self._home.items() if home != place}
+        self._start(place)
+
+
+_PATIENCE = 60  # seconds without a worker, after which that is said
 
 
 class _Actor:
@@ -410,6 +440,9 @@ class _Actor:
 
     def __init__(self, make: Callable[[], Worker]) -> None:
         self.worker = make()
+
+    def started(self) -> None:
+        """Returns as soon as the worker is made."""
 
     def do(self, step: Step, shard: Shard, *shared: Any) -> Array:
         self.worker.prepare(shard.images)
@@ -454,6 +487,60 @@ def ray_cluster(cpus: int, address: str | None = None) -> Iterator[Any]:
         ray.shutdown()
 
 
+def ray_workers(ray: Any, wanted: int) -> tuple[int, dict[str, int]]:
+    """How many workers have room in a cluster, at most those wanted (0: no limit), and what each reserves.
+
+    A worker has a CPU and, where the cluster has GPUs, a GPU of the same machine.
+
+    Raises:
+        RuntimeError: there is room for none.
+    """
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus = ([int(machine.get(kind, 0)) for machine in machines] for kind in ("CPU", "GPU"))
+    room = sum(map(min, cpus, gpus)) if any(gpus) else sum(cpus)
+    needs = "a CPU and a GPU of one machine" if any(gpus) else "a CPU"
+    has = f"has {sum(cpus)} CPUs and {sum(gpus)} GPUs, and each worker needs {needs}"
+    if not room:
+        raise RuntimeError(f"the Ray cluster {has}: start its machines with --num-cpus")
+    if wanted > room:
+        logger.warning("the Ray cluster %s: %d workers in place of %d", has, room, wanted)
+    return min(wanted or room, room), {"num_cpus": 1, "num_gpus": int(any(gpus))}
+
+
+class _WorkerLostError(RuntimeError):
+    """A worker or its machine is gone, and with it what it was doing."""
+
+
+_LOST = ("RayActorError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError")
+
+
+@contextmanager
+def ray_errors(ray: Any) -> Iterator[None]:
+    """Makes errors of one line of those of Ray, whose text has several lines or a traceback.
+
+    Raises:
+        RuntimeError: Ray failed, or a worker was lost.
+        Exception: a task failed, with its own error.
+    """
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, Exception) and not isinstance(cause, ray.exceptions.RayError):
+            raise cause from error
+        lost = any(kind.__name__ in _LOST for kind in type(error).__mro__)
+        raise (_WorkerLostError if lost else RuntimeError)(
+            f"Ray ended the run ({_reason(error)}): see its logs; the same command goes on"
+        ) from error
+
+
+def _reason(error: Any) -> str:
+    """The kind and the line of an error of Ray's that say what went wrong."""
+    lines = str(error).strip().splitlines() or [""]
+    traced = getattr(error, "actor_init_failed", False) or hasattr(error, "traceback_str")
+    return f"{type(error).__name__}: {lines[-1 if traced else 0].strip()}"  # a traceback ends with it
+
+
 def _check_versions(ray: Any) -> None:
     """Raises a RuntimeError where a machine of the cluster has a different Python or fewseg."""
 
@@ -468,12 +555,15 @@ def _check_versions(ray: Any) -> None:
 
     here = installed()
     at = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node for node in ray.nodes() if node["Alive"]]
     ask = ray.remote(num_cpus=0)(installed)
-    asked = [ask.options(scheduling_strategy=at(node, soft=True)).remote() for node in nodes]
-    for node, there in zip(nodes, ray.get(asked), strict=True):
+    asked = [ask.options(scheduling_strategy=at(node["NodeID"], soft=True)).remote() for node in nodes]
+    with ray_errors(ray):
+        answers = ray.get(asked)
+    for node, there in zip(nodes, answers, strict=True):
         differing = [f"{k} {there[k]} (here {here[k]})" for k in here if there[k] != here[k]]
         if differing:
             raise RuntimeError(
-                f"the machine {node[:8]} of the Ray cluster has {' and '.join(differing)}: install the same"
+                f"the machine {node['NodeManagerAddress']} of the Ray cluster has {' and '.join(differing)}: "
+                "install the same version on all machines"
             )

@@ -1,5 +1,6 @@
 """Shards hold every question and pair once; they go to workers, and what a lost worker had is done again."""
 
+import re
 import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -109,8 +110,20 @@ def test_shards_on_the_disk_are_read_and_damaged_ones_computed_again(tmp_path, c
     assert caplog.text.count("is damaged") == 2
 
 
-class ActorDied(Exception):  # noqa: N818 - the stand-in for RayActorError
-    """What a call on a lost actor raises."""
+class RayError(Exception):
+    """The stand-in for the base of all errors of Ray."""
+
+
+class RayTaskError(RayError):
+    """What a call raises whose task failed: its text is the traceback of the cause."""
+
+    def __init__(self, cause):
+        super().__init__(f"ray::do()\n  File x\n{type(cause).__name__}: {cause}")
+        self.cause, self.traceback_str = cause, str(self)
+
+
+LOST = ("RayActorError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError")
+ERRORS = {name: type(name, (RayError,), {}) for name in (*LOST, "RaySystemError")}
 
 
 @dataclass(eq=False)
@@ -127,16 +140,22 @@ class Handle:
     def __init__(self, actor):
         self.actor, self.alive = actor, True
         self.do = SimpleNamespace(remote=lambda *arguments: Call(self, arguments))
+        self.started = SimpleNamespace(remote=lambda: Call(self, ()))
 
 
 class StandIn:
-    """As much of Ray as is used; ``dies`` lists the calls, by number, in which the actor is lost."""
+    """As much of Ray as is used; ``dies`` lists the calls, by number, in which the actor is lost.
 
-    exceptions = SimpleNamespace(RayActorError=ActorDied)
+    ``machines`` are the resources of each; only the first ``starts`` actors ever start.
+    """
 
-    def __init__(self, dies=(), resources=()):
-        self.dies, self.resources = set(dies), dict(resources)
+    exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError, **ERRORS)
+
+    def __init__(self, dies=(), machines=({"CPU": 2.0},), starts=99, error=None):
+        self.dies, self.machines, self.starts = set(dies), list(machines), starts
+        self.error = error or ERRORS["RayActorError"]("killed")
         self.calls, self.made, self.running, self.options = [], 0, False, None
+        self.waits = []
 
     def is_initialized(self):
         return self.running
@@ -147,8 +166,8 @@ class StandIn:
     def shutdown(self):
         self.running = False
 
-    def cluster_resources(self):
-        return self.resources
+    def nodes(self):
+        return [{"Alive": True, "Resources": machine} for machine in self.machines]
 
     def put(self, value):
         return value
@@ -159,18 +178,29 @@ class StandIn:
 
     def _make(self, kind, *arguments):
         self.made += 1
-        return Handle(kind(*arguments))
+        handle = Handle(kind(*arguments))
+        handle.starts = self.made <= self.starts
+        return handle
 
-    def wait(self, references, num_returns):
-        assert references
-        return [references[-1]], references[:-1]
+    def wait(self, references, num_returns, timeout):
+        self.waits.append(timeout)
+        done = [call for call in references if call.handle.starts]
+        if not done:
+            assert timeout is not None, "this waits for ever"
+            self.starts = 99
+            for call in references:
+                call.handle.starts = True
+        return done[-1:], []
 
     def get(self, call):
+        assert call.handle.starts
+        if not call.arguments:
+            return None
         step, shard, *_ = call.arguments
         self.calls.append((step, number(shard), id(call.handle)))
         if len(self.calls) in self.dies or not call.handle.alive:
             call.handle.alive = False
-            raise ActorDied("killed")
+            raise self.error
         return call.handle.actor.do(*call.arguments)
 
 
@@ -217,13 +247,114 @@ def test_shards_on_the_disk_go_to_no_worker(on, tmp_path):
 
 def test_a_cluster_that_kills_everything_is_given_up(on):
     ray = StandIn(range(1, 100))
-    with pytest.raises(RuntimeError, match="too many Ray workers were lost"):
-        on(ray, lives=3)
+    with pytest.raises(
+        RuntimeError, match=r"^too many Ray workers were lost: .* why they died \(RayActorError: killed\)$"
+    ):
+        on(ray, retries=3)
     assert (ray.made, ray.running) == (2 + 3, False)
 
 
+@pytest.mark.parametrize("kind", LOST)
+def test_every_way_to_lose_a_worker_costs_a_retry(on, kind, caplog):
+    assert on(StandIn([3, 7], error=ERRORS[kind]("the machine\nis gone"))) == WANTED
+    assert caplog.text.count(f"a Ray worker was lost ({kind}): a new one") == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (
+            ERRORS["RaySystemError"]("no space\nin /tmp"),
+            RuntimeError,
+            r"^Ray ended the run \(RaySystemError: no space\): see",
+        ),
+        (RayTaskError(OSError("no file x")), OSError, "^no file x$"),
+        (
+            RayTaskError(RayError("an object is gone")),
+            RuntimeError,
+            r"^Ray ended the run \(RayTaskError: RayError: an object is gone\): see",
+        ),
+    ],
+)
+def test_other_errors_end_the_run_in_one_line(on, error, kind, words):
+    ray = StandIn([3], error=error)
+    with pytest.raises(kind, match=words) as caught:
+        on(ray)
+    assert "\n" not in str(caught.value)
+    assert (ray.made, len(ray.calls), ray.running) == (2, 3, False)
+
+
+def test_an_error_while_the_versions_are_asked_for_is_one_line():
+    ray = StandIn(dies=[1])
+    with (
+        pytest.raises(RuntimeError, match=r"^Ray ended the run \(RayActorError: killed\): see"),
+        executors.ray_errors(ray),
+    ):
+        ray.get(Call(SimpleNamespace(starts=True, alive=False), ("counts", SHARDS[0])))
+
+
+def test_a_worker_that_does_not_start_gets_no_shard(on, caplog):
+    ray = StandIn(starts=1)
+    assert on(ray) == WANTED
+    assert ray.made == 2
+    assert len({actor for _, _, actor in ray.calls}) == 1
+    assert "no Ray worker has started" not in caplog.text
+
+
+def test_it_is_said_that_no_worker_starts(on, caplog):
+    assert on(StandIn(starts=0)) == WANTED
+    assert caplog.text.count("no Ray worker has started within 60 s") == 1
+
+
+@pytest.mark.parametrize(
+    ("machines", "wanted", "found", "gpus", "words"),
+    [
+        ([{"CPU": 2.0}], 0, 2, 0, ""),
+        ([{"CPU": 2.0}, {"CPU": 1.0}], 0, 3, 0, ""),
+        ([{"CPU": 8.0, "GPU": 2.0}], 0, 2, 1, ""),
+        ([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0}], 1, 1, 1, ""),
+        ([{"CPU": 1.0, "GPU": 4.0}, {"CPU": 4.0, "GPU": 1.0}], 0, 2, 1, ""),
+        (
+            [{"CPU": 8.0, "GPU": 1.0}],
+            8,
+            1,
+            1,
+            "has 8 CPUs and 1 GPUs, .* a CPU and a GPU .*: 1 workers in pla",
+        ),
+        (
+            [{"CPU": 2.0}],
+            3,
+            2,
+            0,
+            "has 2 CPUs and 0 GPUs, and each worker needs a CPU: 2 workers in place of 3",
+        ),
+    ],
+)
+def test_as_many_workers_as_the_cluster_has_room_for(machines, wanted, found, gpus, words, caplog):
+    ray = StandIn(machines=machines)
+    assert executors.ray_workers(ray, wanted) == (found, {"num_cpus": 1, "num_gpus": gpus})
+    assert re.search(words, caplog.text) if words else not caplog.text
+
+
+@pytest.mark.parametrize("machines", [[], [{"memory": 1.0}], [{"CPU": 4.0}, {"GPU": 1.0}]])
+def test_a_cluster_without_room_is_refused_in_one_line_and_left(on, machines):
+    ray = StandIn(machines=machines)
+    with pytest.raises(RuntimeError, match=r"^the Ray cluster has \d CPUs .*: start its machines with --num"):
+        on(ray)
+    assert not ray.running
+
+
+def test_a_cluster_that_has_lost_its_machines_is_refused(on):
+    ray = StandIn([2])
+    ray.error = ERRORS["NodeDiedError"]("gone")
+    nodes, asked = ray.nodes, []
+    ray.nodes = lambda: [] if asked else (asked.append(1) or nodes())
+    with pytest.raises(RuntimeError, match=r"^the Ray cluster has 0 CPUs"):
+        on(ray)
+
+
 def test_a_running_cluster_is_used_and_left_running_and_workers_have_its_gpus(on):
-    ray = StandIn(resources={"GPU": 4})
+    ray = StandIn(machines=[{"CPU": 4.0, "GPU": 4.0}])
     ray.running = True
     assert on(ray) == WANTED
     assert ray.running
