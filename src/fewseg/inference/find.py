@@ -6,6 +6,7 @@ import glob
 import os
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
@@ -103,15 +104,15 @@ def find_everywhere(places: Sequence[str], leave_out: str | Path | None = None) 
         return {name: ("file://", os.path.abspath(f)) for name, f in find_images(places, folder).items()}
     listed = [_listed(place) for place in places]
     common = posixpath.commonpath([root for root, files in listed if files] or [""])
-    names: dict[tuple[object, str], str] = {}  # of a path in a file system
+    names: dict[tuple[str, str], str] = {}  # of a path in a store
     images: dict[str, Place] = {}
     for given, (root, files) in zip(places, listed, strict=True):
         for (place, path), below in files:
-            fs, _ = opened(place)
-            if out is not None and fs == opened(out)[0] and path.startswith(f"{opened(out)[1]}/"):
+            store = _store(place)
+            if out is not None and store == _store(out) and path.startswith(f"{opened(out)[1]}/"):
                 continue
             name = posixpath.join(root[len(common) :].strip("/"), below)
-            if (other := names.setdefault((fs, path), name)) != name:
+            if (other := names.setdefault((store, path), name)) != name:
                 raise DataError(f"{given}: {path} is given twice, as {other} and as {name}: give it once")
             images.setdefault(name, (place, path))
             if len(images) < len(names):
@@ -121,6 +122,13 @@ def find_everywhere(places: Sequence[str], leave_out: str | Path | None = None) 
     if not images:
         raise DataError(f"{', '.join(places)}: found no images there ({', '.join(IMAGE_SUFFIXES)})")
     return dict(sorted(images.items()))
+
+
+@lru_cache(maxsize=32)
+def _store(place: str) -> str:
+    """The store that a place is in; of fsspec, file systems of two threads are never equal."""
+    fs, _ = opened(place)
+    return repr((type(fs), fs.storage_args, fs.storage_options))
 
 
 def _listed(place: str) -> tuple[str, Named]:
@@ -142,7 +150,7 @@ def _listed(place: str) -> tuple[str, Named]:
             pattern = has_pattern(path) and not fs.exists(path)
             paths = fs.glob(path) if pattern else fs.find(path)
     except FileNotFoundError as error:
-        raise DataError(f"{place}: found no images there, it does not exist: {wanted}") from error
+        raise DataError(f"{place} does not exist: {wanted}") from error
     base = posixpath.dirname(path) if paths == [path] else path
     if pattern:
         base = "/".join(takewhile(lambda part: not has_pattern(part), path.split("/")))
