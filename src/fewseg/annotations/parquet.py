@@ -122,7 +122,7 @@ def _table(place: str, path: str, columns: list[str] | None = None) -> Any:
         check_size(file, len(content))
         about = parse_json((file.schema_arrow.metadata or {}).get(b"fewseg", b"{}"))
         if about.get("format") != _FORMAT:
-            raise DataError(f"{path} is no file of predictions: give the --out of `fewseg label --ray`")
+            raise DataError(f"{path} is not a file of predictions: give the --out of `fewseg label --ray`")
         check_classes(tuple(about["classes"]))
         if not file.schema_arrow.equals(_schema_read()):
             raise ValueError("it has other columns")

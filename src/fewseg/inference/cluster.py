@@ -10,20 +10,21 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fewseg.annotations.image_files import read_rgb
 from fewseg.annotations.options import ValueRange
 from fewseg.annotations.parquet import parquet_bytes, part_name, read_columns, read_parquet
-from fewseg.annotations.values import Prediction, check_name
+from fewseg.annotations.values import Prediction
 from fewseg.annotations.writer import line_of
-from fewseg.engine.executors import ray_cluster
-from fewseg.errors import first_line
+from fewseg.engine.executors import ray_cluster, ray_errors, ray_workers
+from fewseg.inference.choose import Choice
 from fewseg.inference.find import Place, find_everywhere
 from fewseg.inference.folder_run import (
     RUN_FILE,
@@ -31,15 +32,19 @@ from fewseg.inference.folder_run import (
     claimed,
     label_stream,
     opened_outputs,
+    problems_of,
     range_before,
     run_facts,
     run_record,
     segmenter_of,
 )
+from fewseg.inference.images import value_range_of
+from fewseg.inference.model import Model
 from fewseg.inference.options import LabelOptions
 from fewseg.inference.outputs import THUMBS, thumbnail, write_sheet, write_thumbnail, wrong_names
 from fewseg.inference.segmentation import Session
 from fewseg.inference.segmenter import Segmenter, evenly
+from fewseg.inference.supports import SupportSet
 from fewseg.ops.places import as_url, exists, is_remote, opened, read_bytes, write_bytes
 from fewseg.ops.progress import progress_bar
 from fewseg.recipes.resolve import best_device
@@ -47,7 +52,7 @@ from fewseg.types import DataError
 
 logger = logging.getLogger(__name__)
 
-_LIVES = 3  # how often a shard is begun again whose actor was lost
+_RETRIES = 3  # how often a shard is begun again whose actor was lost
 _MOST_BYTES = 2**30  # of an image file
 
 
@@ -72,13 +77,12 @@ def label_on_ray(options: LabelOptions) -> RunReport:
     images = find_everywhere(options.images, leave_out=options.out)
     record = _record(out)
     with ray_cluster(options.ray_workers) as ray:
-        workers, gpus = _workers(ray, options.ray_workers)
+        workers, resources = ray_workers(ray, options.ray_workers)
         # what is wrong with places and the cluster is reported before the model is loaded and fitted
         segmenter, expected = segmenter_of(options)
         if segmenter.value_range is None:
-            # labelling names what is absent
-            some = [_bytes_of(*place) for place in evenly(list(images.values()))]
-            segmenter.learn_range([content for content in some if content], range_before(record))
+            before = range_before(record) or value_range_of(_some(images), options.read.max_pixels)
+            segmenter.learn_range([], before)
         session = segmenter.session()
         options = replace(options, ray_workers=workers, run=replace(options.run, formats=options.ray_format))
         facts = {**run_facts(session, segmenter.value_range, options.run), "format": "fewseg-ray-run-1"}
@@ -86,7 +90,7 @@ def label_on_ray(options: LabelOptions) -> RunReport:
         with _claimed(ray, out, facts) as keeper:
             done = set(read_columns(out, ["name"])["name"])
             todo = {k: place for k, place in images.items() if k not in done and k not in unnamed}
-            for part in _label(ray, keeper, segmenter, session, todo, out, options, gpus):
+            for part in _label(ray, keeper, segmenter, session, todo, out, options, resources):
                 if part["error"]:
                     raise OSError(f"{part['error']}; what was written is whole, and the same command goes on")
             rows = read_columns(out, ["name", "problem"])
@@ -98,7 +102,9 @@ def label_on_ray(options: LabelOptions) -> RunReport:
             lost = {
                 k: text for k, text in zip(rows["name"], rows["problem"], strict=True) if text is not None
             }
-            problems = dict(unnamed) | {k: lost[k] for k in images if k in lost}
+            problems = problems_of(unnamed, {k: lost[k] for k in images if k in lost})
+            for text in problems.values():
+                logger.warning("skipped: %s", text)
             if options.ray_format:
                 named = {k: place for k, place in images.items() if k not in unnamed}
                 _write_formats(named, session.supports.classes, options)
@@ -109,17 +115,6 @@ def label_on_ray(options: LabelOptions) -> RunReport:
         before=len((done & images.keys()) - lost.keys()),
         problems=problems,
     )
-
-
-def _workers(ray: Any, wanted: int) -> tuple[int, int]:
-    """How many actors label, and how many GPUs each has."""
-    found = ray.cluster_resources()
-    cpus, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
-    if cpus < 1:
-        raise RuntimeError(
-            "the Ray cluster has no CPU, and each worker needs one: start its machines with --num-cpus"
-        )
-    return wanted or gpus or cpus, min(gpus, 1)
 
 
 def _write_formats(images: Mapping[str, Place], classes: tuple[str, ...], options: LabelOptions) -> None:
@@ -162,7 +157,7 @@ def _label(
     images: Mapping[str, Place],
     out: str,
     options: LabelOptions,
-    gpus: int,
+    resources: Mapping[str, int],
 ) -> Iterator[dict[str, Any]]:
     """Labels images; yields what each shard came to."""
     if not images:
@@ -175,24 +170,37 @@ def _label(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    given = ray.put((segmenter.model, session.supports, session.choice, segmenter.value_range))
+    # actors may have no GPU, or another one
+    supports, choice = _moved(torch.device("cpu"), segmenter.model, session.supports, session.choice)
+    given = ray.put((segmenter.model, supports, choice, segmenter.value_range))
     data = ray.data.from_items(shards, override_num_blocks=len(shards)).map(
         ShardLabeller,
         fn_constructor_args=(given, keeper, out, options),
         compute=ray.data.ActorPoolStrategy(size=min(options.ray_workers, len(shards))),
-        num_cpus=1,
-        num_gpus=gpus,
+        **resources,
     )
-    with progress_bar(not options.run.quiet) as bar:
+    with progress_bar(not options.run.quiet) as bar, ray_errors(ray):
         task = bar.add_task("label", total=len(images))
-        try:
-            for part in data.iter_rows():
-                bar.advance(task, part["images"])
-                yield part
-        except ray.exceptions.RayError as error:
-            raise RuntimeError(
-                f"Ray ended the run ({first_line(error)}): see its logs; the same command goes on"
-            ) from error
+        for part in data.iter_rows():
+            bar.advance(task, part["images"])
+            yield part
+
+
+def _moved(
+    device: torch.device, model: Model, supports: SupportSet, choice: Choice | None
+) -> tuple[SupportSet, Choice | None]:
+    """Moves the networks to a device; returns the supports and the choice there."""
+    supports = supports.to(device)
+    model.method.to(device)
+    if choice is None:
+        return supports, None
+    choice.model.method.to(device)
+    images = {support.image.digest: support.image for support in supports.images}
+    held = [
+        replace(h, image=replace(h.image, image=images.get(h.image.image.digest, h.image.image)))
+        for h in choice.held
+    ]
+    return supports, replace(choice, held=tuple(held))
 
 
 class ShardLabeller:
@@ -203,11 +211,10 @@ class ShardLabeller:
 
         self.ray, self.keeper = ray, keeper
         self.model, supports, choice, self.value_range = ray.get(given)
-        device = best_device()
-        for model in (self.model, *(() if choice is None else (choice.model,))):
-            model.method.to(device)
-        self.session = Session(self.model, supports.to(device), choice=choice)
+        supports, choice = _moved(best_device(), self.model, supports, choice)
+        self.session = Session(self.model, supports, choice=choice)
         self.out, self.options = out, options
+        self.seen: dict[str, str] = {}  # of each place, the path of a file that was read
 
     def __call__(self, shard: dict[str, Any]) -> dict[str, Any]:
         """Writes the file of a shard, unless it exists already."""
@@ -216,7 +223,7 @@ class ShardLabeller:
         outcome = {"images": len(names), "error": ""}
         file = part_name(names)
         begun = self.ray.get(self.keeper.begin.remote(file))
-        if begun > 1 + _LIVES:
+        if begun > 1 + _RETRIES:
             outcome["error"] = (
                 f"{begun - 1} workers were lost at the images {names[0]} .. {names[-1]}: give fewer workers, "
                 "each with more memory, or see in Ray's logs why they died"
@@ -235,26 +242,43 @@ class ShardLabeller:
         run, most = self.options.run, self.options.read.max_pixels
         lines: dict[str, dict[str, object]] = {}
         problems: dict[str, str] = {}
+        refused: dict[str, _RefusedError] = {}  # by place
 
         def read(name: str) -> tuple[Tensor, None]:
-            return read_rgb(name, most, self.value_range, _content(name, *places[name])), None
+            place, path = places[name]
+            try:
+                content = _content(name, place, path)
+            except _RefusedError as error:
+                refused.setdefault(place, error)
+                raise
+            self.seen[place] = path
+            return read_rgb(name, most, self.value_range, content), None
 
         def write(prediction: Prediction, _: None) -> None:
             lines[prediction.name] = {"name": prediction.name, **line_of(prediction)}
 
         for _ in label_stream(self.model, self.session, places, read, write, problems, run):
             pass
+        for place, error in refused.items():  # an image is at fault only where another one can be read now
+            if place not in self.seen:
+                raise OSError(str(error)) from error
+            read_bytes(place, self.seen[place], 1)
         lines |= {name: {"name": name, "problem": text} for name, text in problems.items()}
         return [lines[name] for name in places]
 
 
+class _RefusedError(DataError):
+    """An image that may not be read."""
+
+
 def _content(name: str, place: str, path: str) -> bytes:
-    """The bytes of an image file; a DataError where it is broken or gone, or no result can have its name."""
+    """The bytes of an image file; a DataError where it is broken, gone, too large or may not be read."""
     try:
-        check_name(name)
         content = read_bytes(place, path, _MOST_BYTES + 1)
     except FileNotFoundError as error:
         raise DataError(f"{name}: there is no {path} in {place}") from error
+    except PermissionError as error:
+        raise _RefusedError(f"{name}: {error}") from error
     except ValueError as error:
         raise DataError(f"{name}: {error}") from error
     if len(content) > _MOST_BYTES:
@@ -262,17 +286,19 @@ def _content(name: str, place: str, path: str) -> bytes:
     return content
 
 
-def _bytes_of(place: str, path: str) -> bytes | None:
-    """The bytes of a file, where there is one that is not broken."""
-    try:
-        return read_bytes(place, path, _MOST_BYTES)
-    except (FileNotFoundError, DataError):
-        return None
+def _some(images: Mapping[str, Place]) -> Iterator[bytes]:
+    """The contents of the images that a range of values is taken from, one by one; bad ones are left out."""
+    for name in evenly(list(images)):
+        with suppress(DataError):  # labelling names what is wrong
+            yield _content(name, *images[name])
 
 
 def _record(out: str) -> bytes | None:
     """The file of a run, where there is one."""
-    return _bytes_of(out, f"{opened(out)[1]}/{RUN_FILE}")
+    try:
+        return read_bytes(out, f"{opened(out)[1]}/{RUN_FILE}", _MOST_BYTES)
+    except (FileNotFoundError, DataError):
+        return None
 
 
 @contextmanager

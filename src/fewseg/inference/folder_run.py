@@ -197,15 +197,17 @@ def label_images(
         with opened_outputs(folder, session.supports.classes, named, root, options) as outputs:
             todo = {name: file for name, file in named.items() if name not in outputs}
             lost = _run(segmenter, session, todo, outputs, folder / THUMBS, options, summary)
-    problems = {
-        name.encode("utf-8", "backslashreplace").decode(): text for name, text in unnamed.items()
-    } | lost
     return RunReport(
         done=len(todo) - len(lost),
         before=len(named) - len(todo),
-        problems=problems,
+        problems=problems_of(unnamed, lost),
         summary=summary.lines,
     )
+
+
+def problems_of(unnamed: Mapping[str, str], lost: dict[str, str]) -> dict[str, str]:
+    """What is wrong with images that no output can name, then with others; all names can be printed."""
+    return {name.encode("utf-8", "backslashreplace").decode(): text for name, text in unnamed.items()} | lost
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ _PERCENTILES = (0.1, 99.9)
 _MOST_VALUES = 2**20  # most values of an image, evenly spaced
 
 
-def value_range_of(images: Sequence[object], max_pixels: int = MAX_PIXELS) -> ValueRange | None:
+def value_range_of(images: Iterable[object], max_pixels: int = MAX_PIXELS) -> ValueRange | None:
     """The 0.1 and 99.9 percentiles of the values of all images of more than 8 bits; None without any."""
     samples = []
     for image in images:

@@ -85,17 +85,25 @@ def read_bytes(place: str, path: str, most: int) -> bytes:
     Raises:
         FileNotFoundError: there is none.
         DataError: that file is broken, and others need not be.
+        PermissionError: it may not be read; whether others may is not known.
         OSError: the place cannot be reached.
     """
     fs, _ = opened(place)
+    refused: PermissionError | None = None
     with store_errors(path if is_local(fs) else place):
         try:
             content: bytes = fs.cat_file(path, start=0, end=most)
+            return content
+        except PermissionError as error:
+            refused = error
         except Exception as error:
             if _of_one_file(fs.protocol == "zip", error):
                 raise DataError(f"{path} of {place} cannot be read ({first_line(error)})") from error
             raise
-        return content
+    raise PermissionError(
+        f"{path} of {place} cannot be read ({first_line(refused)}): check its rights and the credentials, "
+        "which all machines need"
+    ) from refused
 
 
 def _of_one_file(packed: bool, error: Exception) -> bool:

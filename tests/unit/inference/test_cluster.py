@@ -1,17 +1,28 @@
 """``fewseg label --ray`` on a stand-in for Ray: what is asked of it, and in which order."""
 
+import os
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
+import torch
 from PIL import Image
 
+from fewseg.annotations.parquet import read_columns
 from fewseg.inference import LabelOptions, ModelOptions, cluster
+from fewseg.inference.choose import Choice
 from fewseg.inference.options import RunOptions
+from fewseg.inference.quality import HeldOut
+from fewseg.inference.supports import SupportImage
 from small_segmenters import picture, tiny_checkpoint
 
 pytest.importorskip("fsspec")
+pytest.importorskip("pyarrow")
+from fsspec.implementations.local import LocalFileSystem
 
 
 @pytest.fixture
@@ -29,31 +40,126 @@ def stand_in(monkeypatch, **resources):
     """As much of Ray as is used."""
     ray = MagicMock()
     ray.is_initialized.return_value = True
-    ray.cluster_resources.return_value = resources
+    ray.exceptions.RayError = RuntimeError
+    ray.nodes.return_value = [{"Alive": True, "Resources": resources}]
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setattr("fewseg.engine.executors._check_versions", lambda ray: None)
     return ray
 
 
 @pytest.mark.parametrize(
-    ("resources", "workers", "actors", "gpus"),
-    [
-        ({"CPU": 2.0}, 0, 2, 0),
-        ({"CPU": 64.0}, 0, 3, 0),
-        ({"CPU": 8.0, "GPU": 2.0}, 0, 2, 1),
-        ({"CPU": 8.0, "GPU": 2.0}, 1, 1, 1),
-        ({"CPU": 8.0}, 1, 1, 0),
-    ],
+    ("workers", "actors", "each"),
+    [(2, 2, {"num_cpus": 1, "num_gpus": 0}), (64, 3, {"num_cpus": 1, "num_gpus": 1})],
 )
-def test_an_actor_has_a_gpu_where_the_cluster_has_any(monkeypatch, options, resources, workers, actors, gpus):
-    ray = stand_in(monkeypatch, **resources)
-    count, each = cluster._workers(ray, workers)
-    options = LabelOptions(**{**vars(options), "ray_workers": count})
+def test_there_are_no_more_actors_than_shards(monkeypatch, options, workers, actors, each):
+    ray = stand_in(monkeypatch)
+    options = replace(options, ray_workers=workers)
     images = {f"{k}.png": ("file://", f"/{k}.png") for k in range(5)}
-    assert list(cluster._label(ray, None, MagicMock(), MagicMock(), images, "out", options, each)) == []
+    session = MagicMock(choice=None)
+    assert list(cluster._label(ray, None, MagicMock(), session, images, "out", options, each)) == []
     asked = ray.data.from_items.return_value.map.call_args.kwargs
-    assert (asked["num_cpus"], asked["num_gpus"]) == (1, gpus)
+    assert {name: asked[name] for name in each} == each
     assert ray.data.ActorPoolStrategy.call_args.kwargs == {"size": actors}
+
+
+def test_what_is_sent_lies_on_the_cpu(monkeypatch, options):
+    ray = stand_in(monkeypatch)
+    place = {"model": "cuda", "choice": "cuda"}
+
+    def network(name):
+        return MagicMock(method=MagicMock(to=lambda device: place.update({name: device.type})))
+
+    def image(device):
+        return SupportImage(image=SimpleNamespace(digest="d", device=device))
+
+    def put(sent):
+        assert place == {"model": "cpu", "choice": "cpu"}
+        _, supports, choice, _ = sent
+        assert [s.image.device for s in (*supports.images, choice.held[0].image)] == ["cpu", "cpu"]
+
+    ray.put = MagicMock(side_effect=put)
+    about = {"name": "a", "classes": {}, "candidates": {}, "calibrated": True, "notes": ()}
+    held = (HeldOut(image=image("cuda"), margins=torch.zeros(1), known=()),)
+    supports = MagicMock(to=lambda device: MagicMock(images=(image(device.type),)))
+    session = MagicMock(supports=supports, choice=Choice(**about, model=network("choice"), held=held))
+    options = replace(options, ray_workers=1)
+    given = (session, {"a.png": ("file://", "/a.png")}, "out", options, {})
+    segmenter = SimpleNamespace(model=network("model"), value_range=None)
+    assert list(cluster._label(ray, None, segmenter, *given)) == []
+    assert ray.put.called
+
+
+@pytest.fixture
+def labeller(monkeypatch, options):
+    """An actor of this process."""
+    ray = stand_in(monkeypatch, CPU=1.0)
+    ray.get = lambda value: value
+    segmenter, _ = cluster.segmenter_of(options)
+    session = segmenter.session()
+    keeper = MagicMock()
+    keeper.begin.remote.return_value = 1
+    given = (segmenter.model, session.supports, session.choice, None)
+    return cluster.ShardLabeller(given, keeper, str(options.out), options)
+
+
+def shard(options, *names):
+    paths = [f"{options.images[0]}/{name}" for name in names]
+    return {"names": list(names), "places": ["file://"] * len(names), "paths": paths}
+
+
+def refuse(monkeypatch, refused):
+    """Has the file system refuse files by ``refused(name)``."""
+    read = LocalFileSystem.cat_file
+
+    def cat_file(self, path, **limits):
+        if refused(Path(path).name):
+            raise PermissionError(13, "Permission denied")
+        return read(self, path, **limits)
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", cat_file)
+
+
+def test_an_image_that_may_not_be_read_is_a_problem_of_its_own(monkeypatch, options, labeller):
+    refuse(monkeypatch, {"1.png", "3.png", "4.png"}.__contains__)
+    assert labeller(shard(options, "0.png", "1.png", "2.png")) == {"images": 3, "error": ""}
+    assert labeller(shard(options, "3.png", "4.png")) == {"images": 2, "error": ""}  # 2.png still can be read
+    rows = read_columns(str(options.out), ["name", "problem"])
+    found = dict(zip(rows["name"], rows["problem"], strict=True))
+    assert sorted(name for name, problem in found.items() if problem is None) == ["0.png", "2.png"]
+    assert re.match(
+        r"1.png: \S+1.png of file:// cannot be read .*Permission denied\): check its", found["1.png"]
+    )
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_place_that_refuses_all_ends_the_run_and_makes_nothing_a_problem(
+    monkeypatch, options, labeller, after
+):
+    """As where credentials are wrong from the start, or expire in the middle."""
+    reads = iter(range(99))
+    refuse(monkeypatch, lambda _: next(reads) >= after)
+    ended = labeller(shard(options, *(f"{k}.png" for k in range(5))))
+    assert "0.png of file:// cannot be read" in ended["error"] or after
+    assert ended["error"].endswith("check its rights and the credentials, which all machines need")
+    assert not list(options.out.glob("*.parquet"))
+
+
+def test_every_bad_image_is_named_at_the_end(monkeypatch, tmp_path, options, labeller, caplog):
+    photos = tmp_path / "photos"
+    (photos / "2.png").write_bytes(b"nothing")
+    (photos / os.fsdecode(b"\xff.png")).write_bytes((photos / "0.png").read_bytes())
+    monkeypatch.setattr(cluster, "_label", lambda ray, keeper, segmenter, session, images, *_: iter(
+        [labeller(shard(options, *images))] if images else []
+    ))  # fmt: skip
+    options = replace(options, ray_format=("png",), run=replace(options.run, sheet=2))
+    for done, before in ((4, 0), (0, 4)):
+        caplog.clear()
+        report = cluster.label_on_ray(options)
+        assert (report.done, report.before) == (done, before)
+        assert list(report.problems) == [r"\udcff.png", "2.png"]
+        assert "skipped: the file name '\\udcff.png' is not UTF-8: rename the file" in caplog.text
+        assert re.search(r"skipped: .*2.png cannot be read", caplog.text)
+    assert "2.png cannot be read" in (options.out / "contact-sheet.html").read_text("utf-8")
 
 
 def test_the_keeper_lives_on_the_machine_that_leads(monkeypatch, tmp_path):
@@ -75,7 +181,7 @@ WRONG = {
         ),
         "no cluster there",
     ),
-    "no CPU": (lambda patch, _: stand_in(patch, GPU=1.0), "the Ray cluster has no CPU, .* --num-cpus"),
+    "no CPU": (lambda patch, _: stand_in(patch, GPU=1.0), "the Ray cluster has 0 CPUs .* --num-cpus"),
     "no image": (
         lambda patch, folder: [path.unlink() for path in (folder / "photos").iterdir()],
         "found no images there",

@@ -2,14 +2,17 @@
 
 import errno
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from fewseg.inference.cluster import _bytes_of, _content
+from fewseg.inference import cluster
+from fewseg.inference.cluster import _content, _some
 from fewseg.inference.find import find_everywhere, find_images
-from fewseg.ops.places import as_url, is_remote, read_bytes
+from fewseg.inference.outputs import wrong_names
+from fewseg.ops.places import as_url, is_remote, opened, read_bytes
 from fewseg.types import DataError
 
 fsspec = pytest.importorskip("fsspec")
@@ -65,10 +68,10 @@ def test_of_an_archive_only_the_broken_files_are_bad(tmp_path, kind):
             assert _content(name, *place) == good
         except DataError as error:
             bad[name] = str(error)
-            assert _bytes_of(*place) in (None, good)
+    assert list(_some(found)) == [good, good]
+    assert list(wrong_names(found, (), ("a",))) == ["../x.png"]
     assert list(found) == ["../x.png", "broken.png", "good.png", "secret.png", "y.png"]
-    assert list(bad) == ["../x.png", "broken.png", "secret.png", "y.png"]
-    assert "image name '../x.png' is invalid" in bad["../x.png"]
+    assert list(bad) == ["broken.png", "secret.png", "y.png"]
     assert "broken.png of " in bad["broken.png"]
     assert "encrypted" in bad["secret.png"]
     assert "there is no /y.png in " in bad["y.png"]
@@ -82,6 +85,38 @@ def test_of_a_disk_only_what_is_no_file_is_bad(photos, monkeypatch):
     with pytest.raises(OSError, match=r"a.png cannot be reached .*disk\): check the path, its rights"):
         _content("a.png", "file://", str(photos / "a.png"))
     assert fails.called
+
+
+def test_a_file_that_is_refused_is_told_from_a_place_that_is_gone(photos, monkeypatch):
+    monkeypatch.setattr(
+        LocalFileSystem, "cat_file", Mock(side_effect=PermissionError(errno.EACCES, "secret"))
+    )
+    with pytest.raises(
+        PermissionError, match=r"a.png of file:// cannot be read .*secret\): check its rights"
+    ):
+        read_bytes("file://", str(photos / "a.png"), 9)
+    with pytest.raises(
+        DataError, match=r"^a: .*a.png of file:// cannot be read .*secret\): check its rights"
+    ):
+        _content("a", "file://", str(photos / "a.png"))
+    assert list(_some(find_everywhere([str(photos)]))) == []
+
+
+def test_a_file_above_the_limit_is_no_image_and_no_sample(photos, monkeypatch):
+    found = find_everywhere([str(photos)])
+    monkeypatch.setattr(cluster, "_MOST_BYTES", 10)
+    with pytest.raises(DataError, match=r"^one/same.png has more than 10 bytes: shrink it"):
+        _content("one/same.png", *found["one/same.png"])
+    assert _content("x", *found["b c é.JPG"]) == b"b c \xc3\xa9.JPG"
+    assert list(_some(found)) == [b"a.png", b"b c \xc3\xa9.JPG"]
+
+
+def test_samples_are_read_one_by_one(photos, monkeypatch):
+    monkeypatch.setattr(cluster, "read_bytes", reads := Mock(return_value=b"x"))
+    samples = _some(find_everywhere([str(photos)]))
+    assert reads.call_count == 0
+    assert next(samples) == b"x"
+    assert reads.call_count == 1
 
 
 def test_an_object_store_is_listed_whole_by_pattern_and_by_file(photos):
@@ -211,6 +246,10 @@ def test_a_file_that_several_places_lead_to_is_there_once(photos, tmp_path):
 def test_the_outputs_are_left_out_everywhere(photos, tmp_path):
     place = listed(tmp_path, path=["photos/a.png", "photos/one/same.png"])
     assert list(find_everywhere([place], photos / "one")) == ["a.png"]
+    opened.cache_clear()
+    with ThreadPoolExecutor(1) as other:  # as an earlier run in this process does
+        other.submit(opened, "file://").result()
+    assert list(find_everywhere([place, str(photos / "a.png")], photos / "one")) == ["a.png"]
     store = fsspec.filesystem("memory")
     store.put(f"{photos}/", "/left/photos", recursive=True)
     found = find_everywhere(["memory://left/photos"], leave_out="memory://left/photos/one")
@@ -239,7 +278,7 @@ def test_places_without_images_or_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(OSError, match=r"a.zip cannot be reached .*not a zip file\): check the path, "):
         find_everywhere([str(tmp_path / "a.zip")])
     for gone in ("gone.zip", "*.zip", "gone.parquet"):
-        with pytest.raises(DataError, match=r"found no images there, it does not exist: give folders, "):
+        with pytest.raises(DataError, match=rf"{gone[1:]} does not exist: give folders, "):
             find_everywhere([str(tmp_path / gone)])
     with pytest.raises(DataError, match=r"zip://::a.zip must be one place, without '::': give folders, "):
         find_everywhere(["zip://::a.zip"])
