@@ -145,7 +145,7 @@ def values_of(prediction):
     return prediction.labels.tobytes(), prediction.labels.shape, prediction.scores, prediction.facts
 
 
-def test_the_masks_are_those_of_one_machine_whatever_is_killed(run, place, store, monkeypatch):
+def test_the_masks_are_those_of_one_machine_whatever_is_killed(run, place, store, monkeypatch, caplog):
     status, _ = run("--format", "jsonl", images=place / "photos", out=place / "alone")
     assert status == 3
     wanted = {p.name: values_of(p) for p in read_jsonl(place / "alone/predictions.jsonl")}
@@ -155,6 +155,7 @@ def test_the_masks_are_those_of_one_machine_whatever_is_killed(run, place, store
     assert (place / "sup/killed").exists()
     assert status == 3
     assert "labelled: 7; skipped: 1" in text
+    assert re.search(r"skipped: .*broken.png", caplog.text)
     found = {p.name: values_of(p) for p in read_parquet("s3://data/out")}
     assert found == wanted
     assert len(found) == 7
@@ -263,7 +264,10 @@ def test_a_store_that_stops_in_the_middle_loses_nothing(run, place, store, s3, m
 
 @pytest.mark.parametrize(
     ("images", "words"),
-    [("s3://data/nothing", "found no images there"), ("s3://nowhere/photos", "found no images there")],
+    [
+        ("s3://data/nothing", "s3://data/nothing: found no images there"),
+        ("s3://nowhere/photos", "s3://nowhere/photos does not exist: give folders"),
+    ],
 )
 def test_an_empty_listing_is_named(run, images, words):
     status, text = run("--ray", images=images)
@@ -292,7 +296,9 @@ def test_another_version_on_the_cluster_is_named(run, monkeypatch, what, command
     monkeypatch.setattr(metadata, "version", lambda name: "9.9" if name == what else version(name))
     if what == "Python":
         monkeypatch.setattr(platform, "python_version", lambda: "9.9")
-    words = rf"the machine \w+ of the Ray cluster has {what} \S+ \(here 9.9\): install the same"
+    words = (
+        rf"the machine [\d.]+ of the Ray cluster has {what} \S+ \(here 9.9\): install the same version on all"
+    )
     if command == "label":
         status, text = run("--ray")
         assert status == 1

@@ -27,7 +27,7 @@ _READERS = 8  # files that are read at once, of which little is kept
 _OPEN = 4  # files that are in memory at once: a run's images lie in them in order, but for kills
 
 
-def _schema(classes: Iterable[str]) -> Any:
+def _schema(classes: Iterable[str], run: str = "") -> Any:
     import pyarrow as pa
 
     rle = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
@@ -44,12 +44,15 @@ def _schema(classes: Iterable[str]) -> Any:
         ("instances", pa.list_(pa.struct(instance))),  # where they were looked for
         ("facts", pa.string()),  # presence and the parts of the quality
     ]
-    about = {"fewseg": json.dumps({"format": _FORMAT, "classes": list(classes)}, ensure_ascii=False)}
-    return pa.schema(columns, metadata=about)
+    about = {"format": _FORMAT, "classes": list(classes), "run": run}
+    return pa.schema(columns, metadata={"fewseg": json.dumps(about, ensure_ascii=False)})
 
 
-def parquet_bytes(lines: Iterable[Mapping[str, Any]], classes: Iterable[str]) -> bytes:
-    """A Parquet file of lines of ``line_of``, each with a name; of a bad image, with a problem."""
+def parquet_bytes(lines: Iterable[Mapping[str, Any]], classes: Iterable[str], run: str = "") -> bytes:
+    """A Parquet file of lines of ``line_of``, each with a name; of a bad image, with a problem.
+
+    ``run`` is a key of the settings: files of different ones are not read together.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -60,7 +63,7 @@ def parquet_bytes(lines: Iterable[Mapping[str, Any]], classes: Iterable[str]) ->
         row = {"scores": scores, "quality": facts.get("quality"), "facts": json.dumps(facts)}
         rows.append({**line, **row})
     file = io.BytesIO()
-    parquet.write_table(pa.Table.from_pylist(rows, schema=_schema(classes)), file)
+    parquet.write_table(pa.Table.from_pylist(rows, schema=_schema(classes, run)), file)
     return file.getvalue()
 
 
@@ -74,11 +77,15 @@ def parts_of(place: str) -> list[str]:
     return [path for path in files_in(place) if fnmatch(posixpath.basename(path), "part-*.parquet")]
 
 
-def read_columns(place: str, columns: list[str]) -> dict[str, list[Any]]:
-    """Some columns of texts of all files of a run's output, of all together."""
+def read_columns(place: str, columns: list[str], run: str = "") -> dict[str, list[Any]]:
+    """Some columns of texts of all files of a run's output, of all together; see :func:`parquet_bytes`."""
     found: dict[str, list[Any]] = {name: [] for name in columns}
     with ThreadPoolExecutor(_READERS) as pool:
-        for table in pool.map(lambda path: _table(place, path, columns), parts_of(place)):
+        paths = parts_of(place)
+        for path, table in zip(
+            paths, pool.map(lambda path: _table(place, path, columns), paths), strict=True
+        ):
+            run = _same_run(table, path, run)
             for name in columns:
                 found[name] += texts(table[name])
     return found
@@ -92,12 +99,14 @@ def read_parquet(place: str, names: Iterable[str] | None = None) -> Iterator[Pre
         names: of the images that are wanted, in this order; all by default, file by file.
 
     Raises:
-        DataError: a file is broken or of a different kind.
+        DataError: a file is broken or of a different kind, or files are of runs with different settings.
         OSError: the place cannot be read.
     """
     where: dict[str, tuple[str, int]] = {}  # file and row of each image
+    run = ""
     for path in parts_of(place):
         table = _table(place, path, ["name", "problem"])
+        run = _same_run(table, path, run)
         for row, (name, problem) in enumerate(
             zip(texts(table["name"]), texts(table["problem"]), strict=True)
         ):
@@ -131,6 +140,18 @@ def _table(place: str, path: str, columns: list[str] | None = None) -> Any:
         if not all(name and len(name) <= LONGEST for name in texts(table["name"])):
             raise ValueError(f"an image has no name, or one of more than {LONGEST} characters")
         return table
+
+
+def _same_run(table: Any, path: str, run: str) -> str:
+    """The key of a file's run, which must be ``run`` where both are known."""
+    with parquet_errors(f"{path} is a broken file of predictions", _AGAIN):
+        found = str(parse_json(table.schema.metadata[b"fewseg"]).get("run", ""))
+    if run and found and found != run:
+        raise DataError(
+            f"{path} is of a run with other supports, model or settings than this one or than other files "
+            "beside it: remove the files of one of the runs, or choose a different --out"
+        )
+    return run or found
 
 
 @lru_cache(maxsize=1)

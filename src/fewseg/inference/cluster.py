@@ -7,6 +7,7 @@ in one step. A run goes on after a kill with the images that no file has.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,9 @@ from fewseg.engine.executors import ray_cluster, ray_errors, ray_workers
 from fewseg.inference.choose import Choice
 from fewseg.inference.find import Place, find_everywhere
 from fewseg.inference.folder_run import (
+    CHOICE,
     RUN_FILE,
+    SHAPES,
     RunReport,
     claimed,
     label_stream,
@@ -88,20 +91,18 @@ def label_on_ray(options: LabelOptions) -> RunReport:
         facts = {**run_facts(session, segmenter.value_range, options.run), "format": "fewseg-ray-run-1"}
         unnamed = wrong_names(images, options.ray_format, session.supports.classes)
         with _claimed(ray, out, facts) as keeper:
-            done = set(read_columns(out, ["name"])["name"])
+            done = _problems_by_name(out, key := _run_key(facts))
             todo = {k: place for k, place in images.items() if k not in done and k not in unnamed}
             for part in _label(ray, keeper, segmenter, session, todo, out, options, resources):
                 if part["error"]:
                     raise OSError(f"{part['error']}; what was written is whole, and the same command goes on")
-            rows = read_columns(out, ["name", "problem"])
-            if missing := todo.keys() - set(rows["name"]):
+            rows = _problems_by_name(out, key) if todo else done
+            if missing := todo.keys() - rows.keys():
                 raise OSError(
                     f"{out} lacks {len(missing)} images that workers have written, such as {min(missing)}: "
                     "it must be one place for all machines, a shared disk or an object store"
                 )
-            lost = {
-                k: text for k, text in zip(rows["name"], rows["problem"], strict=True) if text is not None
-            }
+            lost = {k: text for k, text in rows.items() if text is not None}
             problems = problems_of(unnamed, {k: lost[k] for k in images if k in lost})
             for text in problems.values():
                 logger.warning("skipped: %s", text)
@@ -112,9 +113,24 @@ def label_on_ray(options: LabelOptions) -> RunReport:
                     _write_sheet(named, problems, segmenter.value_range, options, expected)
     return RunReport(
         done=len(todo.keys() - lost.keys()),
-        before=len((done & images.keys()) - lost.keys()),
+        before=len((done.keys() & images.keys()) - lost.keys()),
         problems=problems,
     )
+
+
+def _problems_by_name(out: str, key: str) -> dict[str, str | None]:
+    """The images that results have, each with what is wrong with it; an image with masks has none."""
+    rows = read_columns(out, ["name", "problem"], key)
+    found: dict[str, str | None] = {}
+    for name, problem in zip(rows["name"], rows["problem"], strict=True):
+        found[name] = problem and found.get(name, problem)
+    return found
+
+
+def _run_key(facts: Mapping[str, object]) -> str:
+    """Of all settings that results depend on."""
+    known = {name: fact for name, fact in facts.items() if name not in ("format", CHOICE, SHAPES)}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _write_formats(images: Mapping[str, Place], classes: tuple[str, ...], options: LabelOptions) -> None:
@@ -214,6 +230,7 @@ class ShardLabeller:
         supports, choice = _moved(best_device(), self.model, supports, choice)
         self.session = Session(self.model, supports, choice=choice)
         self.out, self.options = out, options
+        self.key = _run_key(run_facts(self.session, self.value_range, options.run))
         self.seen: dict[str, str] = {}  # of each place, the path of a file that was read
 
     def __call__(self, shard: dict[str, Any]) -> dict[str, Any]:
@@ -232,7 +249,7 @@ class ShardLabeller:
         try:
             if not exists(self.out, file):
                 lines, classes = self._lines(places), self.session.supports.classes
-                write_bytes(self.out, file, parquet_bytes(lines, classes))
+                write_bytes(self.out, file, parquet_bytes(lines, classes, self.key))
         except OSError as error:
             outcome["error"] = " ".join((error.strerror or str(error)).split())
         return outcome

@@ -11,14 +11,15 @@ fsspec = pytest.importorskip("fsspec")
 
 from fewseg.annotations.parquet import parquet_bytes, part_name, read_columns, read_parquet  # noqa: E402
 from fewseg.ops.places import exists, write_bytes  # noqa: E402
+from fewseg.types import DataError  # noqa: E402
 
 
-def written(folder, *names):
+def written(folder, *names, run=""):
     """Writes a file of a run, of images of some names."""
     labels = np.eye(4, 5, dtype=np.uint8)
     found = [Prediction(name=name, labels=labels, classes=("a",), scores=(0.5,)) for name in names]
     lines = [{"name": p.name, **line_of(p)} for p in found]
-    write_bytes(str(folder), part_name(names), parquet_bytes(lines, ("a",)))
+    write_bytes(str(folder), part_name(names), parquet_bytes(lines, ("a",), run))
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,19 @@ def test_other_files_that_lie_among_the_results_are_not_read(tmp_path, other, ki
 def test_a_folder_that_does_not_exist_has_no_results(tmp_path):
     assert list(read_parquet(str(tmp_path / "gone"))) == []
     assert not exists(str(tmp_path / "gone"), part_name(("x.png",)))
+
+
+def test_results_of_runs_with_different_settings_are_refused(tmp_path):
+    folder = str(tmp_path)
+    written(folder, "x.png", run="one")
+    written(folder, "old.png")  # of an earlier version, without a key
+    assert sorted(read_columns(folder, ["name"], "one")["name"]) == ["old.png", "x.png"]
+    with pytest.raises(
+        DataError, match=r"part-\w+.parquet is of a run with other supports, model or settings"
+    ):
+        read_columns(folder, ["name"], "other")
+    written(folder, "y.png", run="two")
+    with pytest.raises(
+        DataError, match=r"part-\w+.parquet is of a run with other supports, model or settings"
+    ):
+        list(read_parquet(folder))

@@ -12,12 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from fewseg.annotations.parquet import read_columns
+from fewseg.annotations.parquet import parquet_bytes, read_columns
 from fewseg.inference import LabelOptions, ModelOptions, cluster
 from fewseg.inference.choose import Choice
 from fewseg.inference.options import RunOptions
 from fewseg.inference.quality import HeldOut
 from fewseg.inference.supports import SupportImage
+from fewseg.ops.places import write_bytes
+from fewseg.types import DataError
 from small_segmenters import picture, tiny_checkpoint
 
 pytest.importorskip("fsspec")
@@ -144,13 +146,40 @@ def test_a_place_that_refuses_all_ends_the_run_and_makes_nothing_a_problem(
     assert not list(options.out.glob("*.parquet"))
 
 
-def test_every_bad_image_is_named_at_the_end(monkeypatch, tmp_path, options, labeller, caplog):
-    photos = tmp_path / "photos"
-    (photos / "2.png").write_bytes(b"nothing")
-    (photos / os.fsdecode(b"\xff.png")).write_bytes((photos / "0.png").read_bytes())
+@pytest.fixture
+def here(monkeypatch, options, labeller):
+    """Has all images labelled in this process, as one shard."""
     monkeypatch.setattr(cluster, "_label", lambda ray, keeper, segmenter, session, images, *_: iter(
         [labeller(shard(options, *images))] if images else []
     ))  # fmt: skip
+
+
+def test_results_of_a_run_with_other_settings_are_refused(options, labeller, here):
+    """As where two clusters began at once, so that neither saw the record of the other."""
+    assert cluster.label_on_ray(options).done == 5
+    (options.out / "run.json").unlink()
+    assert cluster.label_on_ray(replace(options, ray_format=("labelme",))).before == 5
+    (options.out / "run.json").unlink()
+    with pytest.raises(
+        DataError, match=r"part-\w+.parquet is of a run with other supports, model or settings"
+    ):
+        cluster.label_on_ray(replace(options, run=replace(options.run, threshold=0.7)))
+
+
+def test_an_image_with_masks_has_no_problem_whatever_another_file_says(options):
+    lines = {"masks": {"name": "x.png"}, "bad": {"name": "x.png", "problem": "gone"}}
+    for order in (("masks", "bad"), ("bad", "masks"), ("bad", "bad")):
+        for k, kind in enumerate(order):
+            content = parquet_bytes([lines[kind], {"name": f"{k}.png", "problem": kind}], ("a",))
+            write_bytes(str(options.out), f"part-{k}.parquet", content)
+        found = cluster._problems_by_name(str(options.out), "")
+        assert found == {"x.png": None if "masks" in order else "gone", "0.png": order[0], "1.png": order[1]}
+
+
+def test_every_bad_image_is_named_at_the_end(tmp_path, options, here, caplog):
+    photos = tmp_path / "photos"
+    (photos / "2.png").write_bytes(b"nothing")
+    (photos / os.fsdecode(b"\xff.png")).write_bytes((photos / "0.png").read_bytes())
     options = replace(options, ray_format=("png",), run=replace(options.run, sheet=2))
     for done, before in ((4, 0), (0, 4)):
         caplog.clear()
