@@ -6,7 +6,6 @@ import glob
 import os
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
@@ -124,7 +123,6 @@ def find_everywhere(places: Sequence[str], leave_out: str | Path | None = None) 
     return dict(sorted(images.items()))
 
 
-@lru_cache(maxsize=32)
 def _store(place: str) -> str:
     """The store that a place is in; of fsspec, file systems of two threads are never equal."""
     fs, _ = opened(place)

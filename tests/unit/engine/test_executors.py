@@ -155,7 +155,6 @@ class StandIn:
         self.dies, self.machines, self.starts = set(dies), list(machines), starts
         self.error = error or ERRORS["RayActorError"]("killed")
         self.calls, self.made, self.running, self.options = [], 0, False, None
-        self.waits = []
 
     def is_initialized(self):
         return self.running
@@ -183,7 +182,7 @@ class StandIn:
         return handle
 
     def wait(self, references, num_returns, timeout):
-        self.waits.append(timeout)
+        assert self.running
         done = [call for call in references if call.handle.starts]
         if not done:
             assert timeout is not None, "this waits for ever"
