@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
@@ -24,6 +25,7 @@ from fewseg.data.episodes import EpisodeSpec, Way
 from fewseg.data.protocols import LabelSize
 from fewseg.engine.answering import Answering
 from fewseg.engine.choices import Target
+from fewseg.errors import first_line
 from fewseg.methods.fusion import Fusion
 from fewseg.ops.files import atomic_path
 from fewseg.ops.parallel import cores
@@ -347,10 +349,11 @@ class RayWorkers(Executor):
         """Starts the cluster or joins it."""
         with ExitStack() as cluster:
             self._ray = ray = cluster.enter_context(ray_cluster(self.workers, self.address))
-            self.workers, resources = ray_workers(ray, self.workers)
+            # self.workers stays: a run that goes on with more or less room must come to the same shards
+            room, resources = ray_workers(ray, self.workers)
             self._class = ray.remote(**resources)(_Actor)
-            self._actors, self._starting, self._idle, self._home = [None] * self.workers, {}, deque(), {}
-            for place in range(self.workers):
+            self._actors, self._starting, self._idle, self._home = [None] * room, {}, deque(), {}
+            for place in range(room):
                 self._start(place)
             self._cluster = cluster.pop_all()
         return self
@@ -535,10 +538,10 @@ def ray_errors(ray: Any) -> Iterator[None]:
 
 
 def _reason(error: Any) -> str:
-    """The kind and the line of an error of Ray's that say what went wrong."""
-    lines = str(error).strip().splitlines() or [""]
-    traced = getattr(error, "actor_init_failed", False) or hasattr(error, "traceback_str")
-    return f"{type(error).__name__}: {lines[-1 if traced else 0].strip()}"  # a traceback ends with it
+    """The line of an error of Ray's that says what went wrong."""
+    is_traceback = getattr(error, "actor_init_failed", False) or hasattr(error, "cause")
+    found = re.search(r"^[A-Za-z_][\w.]*: .+", str(error), re.MULTILINE) if is_traceback else None
+    return found[0] if found else f"{type(error).__name__}: {first_line(error)}"
 
 
 def _check_versions(ray: Any) -> None:

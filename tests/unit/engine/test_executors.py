@@ -118,8 +118,8 @@ class RayTaskError(RayError):
     """What a call raises whose task failed: its text is the traceback of the cause."""
 
     def __init__(self, cause):
-        super().__init__(f"ray::do()\n  File x\n{type(cause).__name__}: {cause}")
-        self.cause, self.traceback_str = cause, str(self)
+        super().__init__(f"ray::do() (pid=1)\n  File x\n{type(cause).__name__}: {cause}\nray.X: more\nwords")
+        self.cause = cause
 
 
 LOST = ("RayActorError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError")
@@ -244,10 +244,19 @@ def test_shards_on_the_disk_go_to_no_worker(on, tmp_path):
     assert [call[:2] for call in ray.calls] == [("counts", 6)]
 
 
-def test_a_cluster_that_kills_everything_is_given_up(on):
-    ray = StandIn(range(1, 100))
+@pytest.mark.parametrize(
+    ("text", "in_init", "reason"),
+    [
+        ("killed\nmore: words", False, "RayActorError: killed"),
+        ("it died, ray::A() (pid=1)\n  File x\nValueError: no data\nat all", True, "ValueError: no data"),
+    ],
+)
+def test_a_cluster_that_kills_everything_is_given_up(on, text, in_init, reason):
+    error = ERRORS["RayActorError"](text)
+    error.actor_init_failed = in_init
+    ray = StandIn(range(1, 100), error=error)
     with pytest.raises(
-        RuntimeError, match=r"^too many Ray workers were lost: .* why they died \(RayActorError: killed\)$"
+        RuntimeError, match=rf"^too many Ray workers were lost: .* why they died \({reason}\)$"
     ):
         on(ray, retries=3)
     assert (ray.made, ray.running) == (2 + 3, False)
@@ -271,7 +280,7 @@ def test_every_way_to_lose_a_worker_costs_a_retry(on, kind, caplog):
         (
             RayTaskError(RayError("an object is gone")),
             RuntimeError,
-            r"^Ray ended the run \(RayTaskError: RayError: an object is gone\): see",
+            r"^Ray ended the run \(RayError: an object is gone\): see",
         ),
     ],
 )
@@ -333,6 +342,14 @@ def test_as_many_workers_as_the_cluster_has_room_for(machines, wanted, found, gp
     ray = StandIn(machines=machines)
     assert executors.ray_workers(ray, wanted) == (found, {"num_cpus": 1, "num_gpus": gpus})
     assert re.search(words, caplog.text) if words else not caplog.text
+
+
+def test_the_shards_of_a_run_do_not_depend_on_the_room_in_the_cluster(on, monkeypatch):
+    ray = StandIn(machines=[{"CPU": 1.0}])
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(executors, "_check_versions", lambda ray: None)
+    with RayWorkers(Doubles, 20) as workers:
+        assert (workers.workers, ray.made) == (20, 1)
 
 
 @pytest.mark.parametrize("machines", [[], [{"memory": 1.0}], [{"CPU": 4.0}, {"GPU": 1.0}]])
