@@ -22,7 +22,7 @@ from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import Runs, coco_runs, decode_coco, fill_runs, run_array
 from fewseg.annotations.shapes import Canvas, Region, rectangle
-from fewseg.annotations.values import AnnotatedImage, Items, Problem, box_of
+from fewseg.annotations.values import Items, Problem, box_of, counted, warn_of_left_out
 from fewseg.annotations.writer import JournalledWriter, json_list, json_text
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
@@ -180,10 +180,18 @@ def fill_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
 
 
 def iter_coco(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
-    """Yields the images of a file: a lone bbox is filled, a crowd is 255, no annotation a negative."""
+    """Yields the annotated images of a file: a lone bbox is filled, a crowd is 255.
+
+    An image without an annotation is left out, but for files of :class:`CocoWriter`: there it is a negative.
+    """
     assumed: Counter[str] = Counter()
     file = parse_coco(_with_whole_ids(value, assumed), path)
+    written = value.get("info") == _INFO
+    left_out = []
     for id, image in file.images.items():
+        if not (written or file.annotations.get(id)):
+            left_out.append(image.get("file_name", id))
+            continue
         try:
             where = f"{path}, image {id}"
             photo = finder.find(field(image, "file_name", str, where), where)
@@ -192,11 +200,12 @@ def iter_coco(value: Any, path: Path, finder: ImageFinder, options: ReadOptions)
             canvas = Canvas(size)
             for k, annotation in file.annotations.get(id, ()):
                 _draw(annotation, file.categories, canvas, assumed, f"{path}, annotation {k}")
-            yield AnnotatedImage(image=photo, size=size, masks=canvas.masks())
+            yield canvas.annotated(photo)
         except DataError as error:
             yield Problem(str(image.get("file_name", id)), error)
     for what, count in (+assumed).items():
-        logger.warning("%s: %d %s", path, count, what)
+        logger.warning("%s: %s", path, counted(count, what))
+    warn_of_left_out(path, left_out, "no annotation; one whose mask is empty makes a negative")
 
 
 def _with_whole_ids(value: Mapping[str, Any], assumed: Counter[str]) -> Mapping[str, Any]:
@@ -218,7 +227,7 @@ def _with_whole_ids(value: Mapping[str, Any], assumed: Counter[str]) -> Mapping[
             for key, text in texts.items():
                 plain = re.fullmatch("0|[1-9][0-9]{,17}", text) is not None
                 texts[key] = int(text) if plain else numbers.setdefault(text, -1 - len(numbers))
-            assumed["ids are texts, read as numbers where they are numbers"] += len(texts)
+            assumed["ids as texts, read as numbers where they are numbers"] += len(texts)
             copies.append({**entry, **texts} if texts else entry)
     return changed
 
@@ -231,11 +240,18 @@ def _draw(
     where: str,
 ) -> None:
     shape = shape_of(annotation, categories, canvas.size, where, assumed)
-    boxed = not annotation.get("segmentation")
+    boxed = _is_blank(annotation.get("segmentation"))
     if not boxed and shape.empty:
         raise DataError(f"{where}: its polygons must have x, y of 3 points or more, got fewer: draw it again")
     region = _box(annotation, canvas.size, where) if boxed else shape.draw(canvas.size)
-    canvas.add("__ignore__" if annotation.get("iscrowd") else categories[shape.category], region)
+    label = "__ignore__" if annotation.get("iscrowd") else categories[shape.category]
+    canvas.add(label, region, "box" if boxed else "region")
+
+
+def _is_blank(segmentation: object) -> bool:
+    """Whether a segmentation is missing, or has no point in any of its lists."""
+    empty_lists = isinstance(segmentation, list) and all(isinstance(o, list) and not o for o in segmentation)
+    return segmentation is None or segmentation == "" or empty_lists
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +291,7 @@ def shape_of(
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
         return Shape(category, runs=coco_runs(segmentation, size, where))
-    if segmentation in (None, [], ""):
+    if _is_blank(segmentation):
         return Shape(category)
     if not isinstance(segmentation, list):
         raise DataError(
@@ -284,7 +300,7 @@ def shape_of(
         )
     if all(isinstance(v, int | float) for v in segmentation):
         segmentation = [segmentation]
-        assumed["segmentations are one list of numbers, read as one polygon"] += 1
+        assumed["segmentations of one list of numbers, read as one polygon"] += 1
     polygons = parse_polygons(segmentation, where)
     usable = tuple(polygon for polygon in polygons if len(polygon) >= 6)
     assumed["polygons of fewer than 3 points, left out"] += len(polygons) - len(usable)
@@ -326,6 +342,9 @@ def image_id(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=6).digest()) or 1
 
 
+_INFO = {"description": "fewseg predictions"}
+
+
 class CocoWriter(JournalledWriter):
     """Writes a data set with scores; 255 is a crowd of each class.
 
@@ -336,7 +355,7 @@ class CocoWriter(JournalledWriter):
 
     def _pieces(self) -> Iterator[str]:
         categories = [{"id": id, "name": name} for id, name in enumerate(self.classes, 1)]
-        yield f'{{"info":{json_text({"description": "fewseg predictions"})}'
+        yield f'{{"info":{json_text(_INFO)}'
         yield f',"categories":{json_text(categories)},"images":'
         yield from json_list(
             {"id": image_id(line["name"]), "file_name": line["name"]}

@@ -18,7 +18,7 @@ from fewseg.annotations.mask_files import png_bytes, voc_palette
 from fewseg.annotations.names import image_of_stem
 from fewseg.annotations.options import ReadOptions, image_files
 from fewseg.annotations.shapes import BACKGROUND_NAMES, Canvas
-from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem, warn_of_left_out
+from fewseg.annotations.values import Items, Prediction, Problem, warn_of_left_out
 from fewseg.annotations.writer import FilesWriter
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
 from fewseg.types import IGNORE, DataError
@@ -49,10 +49,10 @@ def iter_cvat_masks(root: Path, options: ReadOptions) -> Items:
             canvas = Canvas(size)
             for colour in np.unique(stored).tolist():
                 canvas.add(names[colour], stored == colour)
-            yield AnnotatedImage(image=image, size=size, masks=canvas.masks())
+            yield canvas.annotated(image)
         except DataError as error:
             yield Problem(str(file), error)
-    warn_of_left_out(root, [f for f in image_files(images) if f not in used], f"have no mask in {_MASKS}")
+    warn_of_left_out(root, [f for f in image_files(images) if f not in used], f"no mask in {_MASKS}")
 
 
 def _labels(path: Path) -> Mapping[int, str]:

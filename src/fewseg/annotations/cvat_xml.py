@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -21,12 +21,23 @@ from fewseg.annotations.image_files import check_annotated_size, image_size
 from fewseg.annotations.json_values import number, read_annotations, shown
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions, image_files
-from fewseg.annotations.shapes import Canvas, Points, Region, check_points, dots, ellipse, rectangle, stroke
-from fewseg.annotations.values import AnnotatedImage, Items, Problem, warn_of_left_out
+from fewseg.annotations.shapes import (
+    Canvas,
+    Kind,
+    Points,
+    Region,
+    check_points,
+    dots,
+    ellipse,
+    rectangle,
+    stroke,
+)
+from fewseg.annotations.values import Items, Problem, warn_of_left_out
 from fewseg.types import DataError
 
 _FILE = "annotations.xml"
 _SHAPES = ("polygon", "box", "ellipse", "mask", "polyline", "points")
+_KINDS: Mapping[str, Kind] = {"box": "box", "polyline": "scribble", "points": "scribble"}
 _FOLLOW = "export as 'CVAT for images 1.1' or 'CVAT for video 1.1'"
 
 
@@ -69,10 +80,10 @@ def iter_cvat_xml(path: Path, options: ReadOptions) -> Items:
             annotated = (_number(image, "height", where), _number(image, "width", where))
             check_annotated_size(where, size, (int(annotated[0]), int(annotated[1])))
             canvas = _drawn(((shape.get("label"), shape) for shape in shapes), size, options, where)
-            yield AnnotatedImage(image=photo, size=size, masks=canvas.masks())
+            yield canvas.annotated(photo)
         except DataError as error:
             yield Problem(where, error)
-    warn_of_left_out(path, left_out, "have no shape (one with a tag is a negative)")
+    warn_of_left_out(path, left_out, "no shape; one with a tag is a negative")
 
 
 def _video(root: Element, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
@@ -106,11 +117,11 @@ def _video(root: Element, path: Path, finder: ImageFinder, options: ReadOptions)
                         "both must be of one size: give the frames that were annotated"
                     )
             canvas = _drawn(frames[frame], size, options, where)
-            yield AnnotatedImage(image=photo, size=size, masks=canvas.masks())
+            yield canvas.annotated(photo)
         except DataError as error:
             yield Problem(where, error)
     missing = [f"frame {frame}" for frame in sorted(frames) if frame not in photos]
-    warn_of_left_out(path, missing, "of annotated frames do not exist")
+    warn_of_left_out(path, missing, "annotated frames without a file")
 
 
 def _drawn(
@@ -122,8 +133,7 @@ def _drawn(
         place = f"{where}, shape {k}"
         if not label:
             raise DataError(f"{place} must have a label, got none: {_FOLLOW}")
-        scribble = shape.tag in ("polyline", "points")
-        canvas.add(label, _region(shape, size, options, place), scribble=scribble)
+        canvas.add(label, _region(shape, size, options, place), _KINDS.get(shape.tag, "region"))
     return canvas
 
 

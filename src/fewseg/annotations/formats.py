@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,13 +22,22 @@ from fewseg.annotations.labelme import LabelMePolygonWriter, LabelMeWriter, is_l
 from fewseg.annotations.mask_files import IndexPngWriter, ProbabilityPngWriter, iter_mask_folder
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
-from fewseg.annotations.values import AnnotatedImage, Items, Problem
+from fewseg.annotations.values import (
+    AnnotatedImage,
+    Items,
+    OnlyIgnoredError,
+    Problem,
+    counted,
+    warn_of_left_out,
+)
 from fewseg.annotations.via import is_via, iter_via
 from fewseg.annotations.writer import LinesWriter, PredictionWriter
 from fewseg.annotations.yolo import YoloWriter, is_yolo, iter_yolo
 from fewseg.errors import first_line
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
+
+logger = logging.getLogger(__name__)
 
 _JSON_READERS = (
     (is_labelme, iter_labelme),
@@ -65,13 +76,25 @@ def iter_supports(path: Path | str, options: ReadOptions | None = None) -> Items
     """Reads annotated images one by one; what is wrong with one of them does not lose the others."""
     path, options = Path(path), options or ReadOptions()
     options.check()
+    ignored: dict[str, list[str]] = defaultdict(list)
+    assumed: Counter[str] = Counter()
     try:
-        yield from _items(path, options)
+        for item in _items(path, options):
+            if isinstance(item, Problem) and isinstance(item.error, OnlyIgnoredError):
+                ignored[str(item.error)].append(item.where)
+                continue
+            if isinstance(item, AnnotatedImage):
+                assumed.update(item.assumed)
+            yield item
     except _ODD_VALUES as error:
         raise DataError(
             f"{path} holds a value of a kind that its format does not have ({type(error).__name__}: "
             f"{first_line(error)}): correct it or export it again"
         ) from error
+    for what, count in (+assumed).items():
+        logger.warning("%s: %s", path, counted(count, what))
+    for why, images in ignored.items():
+        warn_of_left_out(path, images, why)
 
 
 _ODD_VALUES = (TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)

@@ -16,8 +16,8 @@ from fewseg.annotations.json_values import field, number, points_of, shown, size
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import decode_brush, encode_brush
-from fewseg.annotations.shapes import Canvas, Region, ellipse, outlines, polygon, rectangle, stroke
-from fewseg.annotations.values import AnnotatedImage, Items, Mask, Prediction, Problem
+from fewseg.annotations.shapes import Canvas, Kind, Region, ellipse, outlines, polygon, rectangle, stroke
+from fewseg.annotations.values import Items, Mask, Prediction, Problem
 from fewseg.annotations.writer import JournalledWriter, json_list
 from fewseg.types import DataError
 
@@ -48,7 +48,7 @@ def iter_label_studio(value: Any, path: Path, finder: ImageFinder, options: Read
                 image = finder.find(_image_name(task["data"], where), where)
                 size = image_size(image, options.max_pixels)
                 canvas = drawn(field(annotation, "result", list, where), size, where, options)
-                yield AnnotatedImage(image=image, size=size, masks=canvas.masks())
+                yield canvas.annotated(image)
         except DataError as error:
             yield Problem(where, error)
 
@@ -126,9 +126,9 @@ def drawn(result: Sequence[Any], size: tuple[int, int], where: str, options: Rea
             raise DataError(
                 f"{place}: image_rotation must be 0, got {shown(item['image_rotation'])}: turn the file"
             )
-        region, scribble = _region(value, size, options, place)
+        region, kind = _region(value, size, options, place)
         for label in labels:
-            canvas.add(label, region, scribble=scribble)
+            canvas.add(label, region, kind)
     return canvas
 
 
@@ -165,10 +165,10 @@ def _is_shape(value: Mapping[str, Any]) -> bool:
 
 def _region(
     value: Mapping[str, Any], size: tuple[int, int], options: ReadOptions, where: str
-) -> tuple[Region, bool]:
-    """Returns a region's pixels, and whether it is a scribble."""
+) -> tuple[Region, Kind]:
+    """Returns a region's pixels, and what it is."""
     if "rle" in value:
-        return decode_brush(field(value, "rle", list, where), size, where).astype(np.bool_), False
+        return decode_brush(field(value, "rle", list, where), size, where).astype(np.bool_), "region"
     tall, wide = size[0] / 100, size[1] / 100
     if "points" in value:
         points = points_of(value["points"], where)
@@ -176,7 +176,7 @@ def _region(
             raise DataError(
                 f"{where}: a polygon must have 3 points or more, got {len(points)}: draw it again"
             )
-        return polygon([(x * wide, y * tall) for x, y in points], size), False
+        return polygon([(x * wide, y * tall) for x, y in points], size), "region"
 
     def read(key: str) -> float:
         return number(value[key], f"{where}: {key!r}")
@@ -184,10 +184,10 @@ def _region(
     x, y = read("x") * wide, read("y") * tall
     turn = read("rotation") if value.get("rotation") is not None else 0.0
     if "radiusX" in value and "radiusY" in value:
-        return ellipse(x, y, read("radiusX") * wide, read("radiusY") * tall, size, turn), False
+        return ellipse(x, y, read("radiusX") * wide, read("radiusY") * tall, size, turn), "region"
     if "width" in value and "height" in value:
-        return rectangle(x, y, read("width") * wide, read("height") * tall, size, turn), False
-    return stroke([(x, y)], options.stroke, size), True
+        return rectangle(x, y, read("width") * wide, read("height") * tall, size, turn), "box"
+    return stroke([(x, y)], options.stroke, size), "scribble"
 
 
 Tool = Literal["brushlabels", "polygonlabels"]

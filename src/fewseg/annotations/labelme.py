@@ -21,6 +21,7 @@ from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import (
     Canvas,
+    Kind,
     Points,
     Region,
     dots,
@@ -30,13 +31,19 @@ from fewseg.annotations.shapes import (
     rectangle,
     stroke,
 )
-from fewseg.annotations.values import AnnotatedImage, Instance, Items, Prediction, Problem, box_of
+from fewseg.annotations.values import Instance, Items, Prediction, Problem, box_of
 from fewseg.annotations.writer import FilesWriter, json_text
 from fewseg.ops.files import atomic_write_text
 from fewseg.types import DataError
 
 SHAPE_TYPES = ("polygon", "rectangle", "circle", "mask", "line", "linestrip", "point", "points")
-_STROKES = ("line", "linestrip", "point", "points")
+_KINDS: Mapping[str, Kind] = {
+    "rectangle": "box",
+    "line": "scribble",
+    "linestrip": "scribble",
+    "point": "scribble",
+    "points": "scribble",
+}
 
 
 def is_labelme(value: object) -> bool:
@@ -59,8 +66,8 @@ def iter_labelme(value: Any, path: Path, finder: ImageFinder, options: ReadOptio
             label = field(shape, "label", str, where)
             if not label:
                 raise DataError(f"{where} must have a label, got an empty one: name it in LabelMe")
-            canvas.add(label, region, scribble=kind in _STROKES)
-        yield AnnotatedImage(image=image, size=size, masks=canvas.masks())
+            canvas.add(label, region, _KINDS.get(kind, "region"))
+        yield canvas.annotated(image)
     except DataError as error:
         yield Problem(str(path), error)
 

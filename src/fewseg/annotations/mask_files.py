@@ -47,7 +47,16 @@ from fewseg.annotations.json_values import read_annotations
 from fewseg.annotations.names import file_safe
 from fewseg.annotations.options import ReadOptions, image_files
 from fewseg.annotations.shapes import BACKGROUND_NAMES
-from fewseg.annotations.values import AnnotatedImage, Items, Mask, Prediction, Problem, check_classes
+from fewseg.annotations.values import (
+    AnnotatedImage,
+    Items,
+    Mask,
+    OnlyIgnoredError,
+    Prediction,
+    Problem,
+    check_classes,
+    counted,
+)
 from fewseg.annotations.writer import FilesWriter
 from fewseg.ops.files import atomic_write_bytes
 from fewseg.types import IGNORE, DataError
@@ -77,7 +86,7 @@ def iter_mask_folder(root: Path, options: ReadOptions) -> Items:
     seen = _Seen()
     yield from _folder(root, seen, options)
     for assumed, masks in seen.assumed.items():
-        logger.warning("%d masks, the first %s: %s", len(masks), masks[0], assumed)
+        logger.warning("%s, the first %s: %s", counted(len(masks), "masks"), masks[0], assumed)
 
 
 def _folder(root: Path, seen: _Seen, options: ReadOptions) -> Items:
@@ -229,17 +238,21 @@ def _read(
 
 
 def _split(stored: Tensor, classes: Sequence[str], path: Path) -> Mapping[str, Mask]:
-    """Returns the masks of the classes that occur; of all where only ignored pixels do."""
+    """Returns the masks of the classes that occur; an OnlyIgnoredError where 255 alone does."""
     labels = stored.numpy()
     check_labels(stored, dict(enumerate(classes, 1)), str(path))
     ignored = labels == IGNORE
     by_class: dict[str, Mask] = {}
     for j, name in enumerate(classes, 1):
         mask = (labels == j).astype("uint8")
-        if mask.any() or not (labels % IGNORE).any():
+        if mask.any():
             mask[ignored] = IGNORE
             by_class[name] = mask
-    return by_class if any(m.any() for m in by_class.values()) else {}
+    if ignored.any() and not by_class:
+        raise OnlyIgnoredError(
+            f"the mask holds 255 and no class; expected the numbers 1 .. {len(classes)} of {CLASSES_FILE}"
+        )
+    return by_class
 
 
 def _folders(root: Path) -> list[Path]:

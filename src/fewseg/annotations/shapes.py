@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from fewseg.annotations.values import Mask
+from fewseg.annotations.values import AnnotatedImage, Mask, OnlyIgnoredError
 from fewseg.types import IGNORE, DataError
 
 Points = Sequence[tuple[float, float]]
@@ -156,14 +158,17 @@ BACKGROUND_NAMES = frozenset({"background", "_background_", "__background__"})
 IGNORE_NAMES = frozenset({"ignore", "__ignore__"})
 """Labels of shapes to leave out."""
 
+Kind = Literal["region", "scribble", "box"]
+
 
 class Canvas:
     """Collects the shapes of one image.
 
     - a region (polygon, mask, rectangle) is foreground inside; shapes of one class are joined;
-    - a class that has regions only is background elsewhere;
+    - a box is a region, and counted, since what it holds is more than the thing;
+    - a class that has regions and boxes only is background elsewhere;
     - a class that has a scribble is unknown (255) elsewhere, but background where another class or a shape
-      labelled ``background`` or ``_background_`` is;
+      labelled ``background`` or ``_background_`` is; where a class is, the class counts;
     - a shape labelled ``ignore`` or ``__ignore__`` is 255 for all classes, where they are not foreground.
     """
 
@@ -171,10 +176,11 @@ class Canvas:
         self.size = size
         self._regions: dict[str, Region] = {}
         self._scribbled: set[str] = set()
+        self._boxes = 0
         self._background = np.zeros(size, dtype=np.bool_)
         self._ignored = np.zeros(size, dtype=np.bool_)
 
-    def add(self, label: str, region: Region, scribble: bool = False) -> None:
+    def add(self, label: str, region: Region, kind: Kind = "region") -> None:
         """Adds a shape."""
         if label in BACKGROUND_NAMES:
             self._background |= region
@@ -183,7 +189,8 @@ class Canvas:
         else:
             known = self._regions.get(label)
             self._regions[label] = region if known is None else known | region
-            if scribble:
+            self._boxes += kind == "box"
+            if kind == "scribble":
                 self._scribbled.add(label)
 
     def masks(self) -> Mapping[str, Mask]:
@@ -201,6 +208,20 @@ class Canvas:
             mask[region] = 1
             masks[label] = mask
         return masks
+
+    def annotated(self, image: Path) -> AnnotatedImage:
+        """Returns the image with its masks; an OnlyIgnoredError where pixels are ignored and no class is."""
+        if self._ignored.any() and not any(region.any() for region in self._regions.values()):
+            raise OnlyIgnoredError("ignored regions and no class")
+        # Neighbours share a line of pixels at most, which erosion removes.
+        over = self._background.any() and any(
+            ndimage.binary_erosion(region & self._background).any() for region in self._regions.values()
+        )
+        assumed = {
+            "boxes without an outline, filled whole": self._boxes,
+            "images with a background shape over a class, where the class counts": int(over),
+        }
+        return AnnotatedImage(image=image, size=self.size, masks=self.masks(), assumed=assumed)
 
 
 Loop = list[tuple[float, float]]

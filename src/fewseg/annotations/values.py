@@ -28,6 +28,7 @@ class AnnotatedImage:
     image: Path
     size: tuple[int, int]  # (H, W), EXIF orientation applied
     masks: Mapping[str, Mask]
+    assumed: Mapping[str, int] = field(default_factory=dict)  # things that were read in a certain way: count
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,22 @@ Items = Iterator[AnnotatedImage | Problem]
 """What a reader yields: a result or a problem for each image."""
 
 
+class OnlyIgnoredError(DataError):
+    """An image with ignored pixels and no class: neither an example nor a negative. The text says why."""
+
+
+def counted(count: int, things: str) -> str:
+    """Returns a number of things, given in the plural: ``1 mask of 255``, ``2 masks of 255``."""
+    noun, space, rest = things.partition(" ")
+    single = noun.removesuffix("es") if noun.endswith("xes") else noun.removesuffix("s")
+    return f"{count} {single if count == 1 else noun}{space}{rest}"
+
+
 def warn_of_left_out(where: object, images: Sequence[object], why: str) -> None:
     """Warns of images that a reader leaves out, if there are any."""
     if images:
-        logger.warning(
-            "%s: %d images %s and are left out, the first is %s", where, len(images), why, images[0]
-        )
+        number = counted(len(images), "images")
+        logger.warning("%s: %s left out (%s), the first is %s", where, number, why, images[0])
 
 
 @dataclass(frozen=True, kw_only=True)

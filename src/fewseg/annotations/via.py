@@ -18,8 +18,8 @@ from fewseg.annotations.image_files import image_size
 from fewseg.annotations.json_values import field, number, shown, typed
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
-from fewseg.annotations.shapes import Canvas, Region, check_points, ellipse, rectangle, stroke
-from fewseg.annotations.values import AnnotatedImage, Items, Problem, warn_of_left_out
+from fewseg.annotations.shapes import Canvas, Kind, Region, check_points, ellipse, rectangle, stroke
+from fewseg.annotations.values import Items, Problem, warn_of_left_out
 from fewseg.types import DataError
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ _VIA3_KINDS = ("point", "rect", "circle", "ellipse", "line", "polyline", "polygo
 _CHECKBOX, _OPTIONS = 2, (3, 4)  # types of attributes in VIA 3: 3 and 4 have the number of an option
 _CLASS_NAMES = ("class", "label", "name", "type", "category", "object")  # of attributes, where there are more
 _SHAPES = ("polygon", "rect", "circle", "ellipse", "polyline", "point")
+_KINDS: Mapping[str, Kind] = {"rect": "box", "polyline": "scribble", "point": "scribble"}
 
 
 def is_via(value: object) -> bool:
@@ -66,10 +67,10 @@ def iter_via(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) 
             for k, region in enumerate(regions):
                 place = f"{where}, region {k}"
                 _draw(typed(region, dict, place), attribute, canvas, options, place)
-            yield AnnotatedImage(image=image, size=canvas.size, masks=canvas.masks())
+            yield canvas.annotated(image)
         except DataError as error:
             yield Problem(where, error)
-    warn_of_left_out(path, left_out, "have no region")
+    warn_of_left_out(path, left_out, "no region")
 
 
 def _via3_entries(value: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
@@ -182,7 +183,7 @@ def _draw(
             f"{where} covers no pixel of its image: give the image that was annotated, or remove it"
         )
     for label in labels:
-        canvas.add(label, drawn, scribble=kind in ("polyline", "point"))
+        canvas.add(label, drawn, _KINDS.get(str(kind), "region"))
 
 
 def _region(

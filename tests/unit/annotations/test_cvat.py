@@ -61,7 +61,7 @@ def test_images_without_a_mask_are_left_out_with_a_warning_and_may_lie_elsewhere
     (found,) = read_supports(tmp_path, ReadOptions(images=tmp_path / "photos"))
     assert found.image.parent.name == "photos"
     (message,) = caplog.messages
-    assert "1 images have no mask" in message
+    assert "1 image left out (no mask in SegmentationClass)" in message
     assert "y.jpg" in message
 
 
@@ -195,8 +195,9 @@ def test_an_image_without_shapes_is_left_out_unless_it_has_a_tag(tmp_path, write
     given = xml(tmp_path, write_image, *images, name="job 1.xml")
     a, b = read_supports(given)
     assert (set(a.masks), b.image.name, b.masks) == ({"rust"}, "b.png", {})
-    (message,) = caplog.messages
-    assert "2 images have no shape (one with a tag is a negative) and are left out" in message
+    message, boxes = caplog.messages
+    assert "1 box without an outline" in boxes
+    assert "2 images left out (no shape; one with a tag is a negative)" in message
 
 
 @pytest.mark.parametrize(
@@ -278,8 +279,9 @@ def test_the_tracks_of_a_video_are_read_frame_by_frame(tmp_path, write_image, ca
         filled = coco_mask.decode(coco_mask.frPyObjects([corners], *SIZE))[..., 0]
         assert np.array_equal(own.masks["rust"], filled)
     assert np.array_equal(third.masks["dent"], rectangle(1, 2, 8, 6, SIZE))
-    (message,) = caplog.messages
-    assert "1 images of annotated frames do not exist and are left out, the first is frame 1" in message
+    message, boxes = caplog.messages
+    assert "1 box without an outline" in boxes
+    assert "1 image left out (annotated frames without a file), the first is frame 1" in message
 
 
 def test_a_wrong_frame_of_a_video_is_reported(tmp_path, write_image):

@@ -35,6 +35,9 @@ def coco(*annotations, **image):
     }
 
 
+CORNER = {"segmentation": [[0, 0, 3, 0, 3, 3]]}
+
+
 def labelme(*shapes, **more):
     full = [{"label": "rust", "shape_type": "polygon", "points": TRIANGLE, **shape} for shape in shapes]
     return {"imagePath": "x é.png", "imageHeight": 30, "imageWidth": 40, "shapes": full, **more}
@@ -85,7 +88,7 @@ def test_a_flat_coco_polygon_is_one_polygon_with_a_warning(tmp_path, write_json,
     found = one(tmp_path, write_json, coco({"segmentation": POINTS}, {"segmentation": POINTS}))
     assert np.array_equal(found.masks["rust"], theirs([POINTS]))
     (message,) = caplog.messages
-    assert "a.json: 2 segmentations are one list of numbers, read as one polygon" in message
+    assert "a.json: 2 segmentations of one list of numbers, read as one polygon" in message
 
 
 def test_short_coco_rings_beside_good_ones_are_left_out_and_counted(tmp_path, write_json, caplog):
@@ -112,7 +115,7 @@ def test_coco_ids_may_be_texts(tmp_path, write_json, caplog, image, category, ev
     assert set(found.masks) == {"rust"}  # and not the category that is unused
     assert np.array_equal(found.masks["rust"], theirs([POINTS]))
     (message,) = caplog.messages
-    assert "ids are texts, read as numbers where they are numbers" in message
+    assert "ids as texts, read as numbers where they are numbers" in message
 
 
 def test_a_coco_id_as_text_and_as_number_is_one_id(tmp_path, write_json):
@@ -126,14 +129,65 @@ def test_a_coco_id_as_text_and_as_number_is_one_id(tmp_path, write_json):
         read_supports(write_json(tmp_path / "a.json", value))
 
 
-def test_a_coco_box_is_filled_a_crowd_is_ignored_and_no_annotation_is_a_negative(tmp_path, write_json):
+def test_a_coco_box_is_filled_and_a_crowd_is_ignored(tmp_path, write_json):
     crowd = {"segmentation": {"size": [30, 40], "counts": [0, 60, 1140]}, "iscrowd": 1}
     box = {"segmentation": [], "bbox": [4, 5, 6, 7], "category_id": 5}
     found = one(tmp_path, write_json, coco({"segmentation": encode_coco(MASK)}, box, crowd))
     assert found.masks["crack"][:, 2:].tolist() == rectangle(4, 5, 6, 7, SIZE)[:, 2:].astype(int).tolist()
     assert (found.masks["crack"][:, :2] == 255).all()
     assert np.array_equal(found.masks["rust"][:, 2:], MASK[:, 2:])
-    assert one(tmp_path, write_json, coco()).masks == {}
+
+
+def test_coco_images_without_an_annotation_are_left_out_with_a_warning(
+    tmp_path, write_json, write_image, caplog
+):
+    value = coco({**CORNER, "image_id": 8}, {"segmentation": {"size": [30, 40], "counts": [1200]}})
+    value["images"] += [{**value["images"][0], "id": id, "file_name": f"{id}.png"} for id in (8, 9)]
+    write_image(tmp_path / "8.png", SIZE)
+    path = write_json(tmp_path / "a.json", value)
+    empty, found = read_supports(path)
+    assert not empty.masks["rust"].any()
+    assert found.masks["rust"].any()
+    (message,) = caplog.messages
+    assert "1 image left out (no annotation; one whose mask is empty makes a negative)" in message
+    assert "9.png" in message
+
+
+@pytest.mark.parametrize("blank", [[], [[]], [[], []], "", None])
+def test_a_coco_annotation_without_a_point_is_its_box(tmp_path, write_json, caplog, blank):
+    found = one(tmp_path, write_json, coco({"segmentation": blank, "bbox": [4, 5, 6, 7]}))
+    assert np.array_equal(found.masks["rust"], rectangle(4, 5, 6, 7, SIZE))
+    (message,) = caplog.messages
+    assert "1 box without an outline, filled whole" in message
+
+
+IGNORED = {
+    "coco": coco({**CORNER, "iscrowd": 1}),
+    "labelme": labelme({"label": "ignore"}),
+    "label studio": studio(region({"rle": encode_brush(MASK)}, label="__ignore__")),
+}
+
+
+@pytest.mark.parametrize("form", IGNORED)
+def test_an_image_of_ignored_regions_alone_is_no_negative(tmp_path, write_json, caplog, form):
+    assert list(iter_supports(write_json(tmp_path / "a.json", IGNORED[form]))) == []
+    (message,) = caplog.messages
+    assert "1 image left out (ignored regions and no class)" in message
+
+
+BOX = {"x": 25, "y": 10, "width": 50, "height": 30}
+BOXES = {
+    "coco": coco({"bbox": [4, 5, 6, 7]}, {"bbox": [4, 5, 6, 7]}, CORNER),
+    "labelme": labelme(*[{"shape_type": "rectangle", "points": TRIANGLE[:2]}] * 2, {}, {"label": "ignore"}),
+    "label studio": studio(*[region(BOX, "rectanglelabels", id=k) for k in "ab"]),
+}
+
+
+@pytest.mark.parametrize("form", BOXES)
+def test_filled_boxes_are_counted_in_one_warning(tmp_path, write_json, caplog, form):
+    one(tmp_path, write_json, BOXES[form])
+    (message,) = caplog.messages
+    assert "a.json: 2 boxes without an outline, filled whole" in message
 
 
 def png_text(mask):
@@ -281,7 +335,7 @@ def test_which_annotation_of_a_task_counts(tmp_path, write_json):
 def test_an_image_is_found_by_what_its_name_may_look_like(tmp_path, write_json, name):
     task = {"data": {"photo": name, "note": "n"}, "annotations": [{"result": []}]}
     assert one(tmp_path, write_json, [task]).masks == {}
-    assert one(tmp_path, write_json, coco(file_name=name)).masks == {}
+    assert one(tmp_path, write_json, coco(CORNER, file_name=name)).masks.keys() == {"rust"}
 
 
 OUTSIDE = ["../secret.png", "/{root}/secret.png", "..\\secret.png", "a/../../secret.png", "..", "/", "", "\0"]
@@ -294,13 +348,13 @@ def test_no_name_leads_out_of_the_folder_of_images(tmp_path, write_json, write_i
     write_image(tmp_path / "in" / "secret.png", SIZE)
     write_image(tmp_path / "in" / "photos" / "x.png", SIZE)
     name = name.replace("/{root}", str(tmp_path))
-    path = write_json(tmp_path / "in" / "a.json", coco(file_name=name))
+    path = write_json(tmp_path / "in" / "a.json", coco(CORNER, file_name=name))
     with pytest.raises(DataError, match="is not in"):
         read_supports(path, ReadOptions(images=tmp_path / "in" / "photos"))
 
 
 def test_one_name_in_two_folders_is_two_images_or_an_error(tmp_path, write_json, write_image):
-    value = coco()
+    value = coco(*[{**CORNER, "image_id": k} for k in range(2)])
     value["images"] = [
         {"id": k, "file_name": f"{folder}/x.png", "height": 4, "width": 4} for k, folder in enumerate("ab")
     ]
@@ -318,7 +372,7 @@ def test_an_orientation_is_applied_once(tmp_path, write_json, write_image):
     write_image(tmp_path / "x é.png", (40, 30), exif=6)
     assert one(tmp_path, write_json, labelme({})).masks["rust"].shape == SIZE
     with pytest.raises(DataError, match="EXIF"):
-        one(tmp_path, write_json, coco(height=40, width=30))
+        one(tmp_path, write_json, coco(CORNER, height=40, width=30))
 
 
 BAD_SHAPES = [
@@ -347,9 +401,9 @@ BAD_SHAPES = [
     (coco({}), "height\\], got None"),
     (coco({"bbox": [1, 2, -3, 4]}), "0 or more, got"),
     (coco({"category_id": 9, "bbox": [1, 2, 3, 4]}), "3, 5\\], got 9"),
-    (coco(height=29), "40 x 30 pixels and the annotated one 40 x 29"),
-    (coco(height=2.5), "'height' must be 1 pixel or more, got 2.5"),
-    (coco(file_name="none.png"), "'none.png' is not in"),
+    (coco(CORNER, height=29), "40 x 30 pixels and the annotated one 40 x 29"),
+    (coco(CORNER, height=2.5), "'height' must be 1 pixel or more, got 2.5"),
+    (coco(CORNER, file_name="none.png"), "'none.png' is not in"),
     (studio(region({"rle": [1, 2, 3]})), "brush's RLE is cut off"),
     (studio(region({"rle": encode_brush(MASK[:5])})), "800 values"),
     (
@@ -382,11 +436,11 @@ def test_a_broken_image_of_a_json_file_is_reported_in_one_line(tmp_path, write_j
 
 
 def test_one_bad_image_does_not_lose_the_others(tmp_path, write_json):
-    value = coco()
+    value = coco({**CORNER, "image_id": 1}, CORNER)
     value["images"] = [{"id": 1, "file_name": "none.png"}, *value["images"]]
     bad, good = iter_supports(write_json(tmp_path / "a.json", value))
     assert bad.where == "none.png"
-    assert good.masks == {}
+    assert set(good.masks) == {"rust"}
     bad, good = iter_supports(write_json(tmp_path / "b.json", [*studio(data={}), *studio()]))
     assert isinstance(bad, Problem)
     assert good.masks == {}

@@ -78,7 +78,7 @@ def test_a_class_is_read_from_colours_transparency_and_16_bits(
     assert len(caplog.messages) == (assumed is not None)
     if assumed:
         assert assumed in caplog.text
-        assert "1 masks, the first" in caplog.text
+        assert "1 mask, the first" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -164,20 +164,34 @@ def test_class_folders_name_their_class_and_keep_alike_names_apart(tmp_path, wri
 
 
 def test_a_list_of_classes_splits_an_index_map(tmp_path, write_image, write_mask):
-    for name, stored in (("a", [[0, 1, 2, 255]]), ("b", [[0, 0, 0, 0]]), ("c", [[0, 255, 0, 0]])):
+    for name, stored in (("a", [[0, 1, 2, 255]]), ("b", [[0, 0, 0, 0]]), ("c", [[0, 255, 0, 1]])):
         write_image(tmp_path / "images" / f"{name}.jpg", (1, 4))
         write_mask(tmp_path / "masks" / f"{name}.png", stored, "P")
     (tmp_path / "classes.txt").write_text("background\nrust\n crack\n\n")
     first, negative, ignored = read_supports(tmp_path)
     assert values(first) == {"rust": [[0, 1, 0, 255]], "crack": [[0, 0, 1, 255]]}
     assert values(negative) == {}
-    assert values(ignored) == {"rust": [[0, 255, 0, 0]], "crack": [[0, 255, 0, 0]]}
+    assert values(ignored) == {"rust": [[0, 255, 0, 1]]}
     (tmp_path / "classes.txt").write_text("rust\n")
     write_mask(tmp_path / "masks" / "a.png", [[0, 255, 255, 0]])
     write_mask(tmp_path / "masks" / "c.png", [[0, 1, 255, 0]])
     first, _, both = read_supports(tmp_path)
     assert values(first) == {"rust": [[0, 1, 1, 0]]}
     assert values(both) == {"rust": [[0, 1, 255, 0]]}
+
+
+def test_a_mask_of_255_beside_a_list_of_classes_is_left_out_with_a_warning(
+    tmp_path, write_image, write_mask, caplog
+):
+    for name, stored in (("a", [[0, 1]]), ("b", [[0, 255]]), ("c", [[255, 255]])):
+        write_image(tmp_path / "images" / f"{name}.jpg", (1, 2))
+        write_mask(tmp_path / "masks" / f"{name}.png", stored)
+    (tmp_path / "classes.txt").write_text("rust\ncrack\n")
+    (found,) = read_supports(tmp_path)
+    assert found.image.name == "a.jpg"
+    (message,) = caplog.messages
+    assert "2 images left out (the mask holds 255 and no class; expected the numbers 1 .. 2 of" in message
+    assert "b.jpg" in message
 
 
 @pytest.mark.parametrize("listed", [None, "rust\n"])

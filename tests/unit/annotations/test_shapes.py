@@ -6,6 +6,7 @@ import pytest
 
 from fewseg.annotations import shapes
 from fewseg.annotations.shapes import Canvas, dots, ellipse, outlines, polygon, rectangle, stroke
+from fewseg.annotations.values import OnlyIgnoredError
 from fewseg.types import DataError
 
 HUGE = 1e300
@@ -159,11 +160,37 @@ def test_regions_of_a_class_are_joined_and_the_rest_is_background():
 
 def test_around_a_scribble_nothing_is_known_but_where_something_else_is():
     canvas = Canvas((1, 6))
-    canvas.add("a", np.array([[1, 0, 0, 0, 0, 0]], bool), scribble=True)
+    canvas.add("a", np.array([[1, 0, 0, 0, 0, 0]], bool), "scribble")
     canvas.add("b", np.array([[0, 1, 0, 0, 1, 0]], bool))
-    canvas.add("_background_", np.array([[0, 0, 1, 0, 0, 0]], bool), scribble=True)
+    canvas.add("_background_", np.array([[0, 0, 1, 0, 0, 0]], bool), "scribble")
     canvas.add("__ignore__", np.array([[0, 1, 0, 1, 0, 0]], bool))
     masks = canvas.masks()
     assert masks["a"].tolist() == [[1, 255, 0, 255, 0, 255]]
     assert masks["b"].tolist() == [[0, 1, 0, 255, 1, 0]]
     assert set(masks) == {"a", "b"}
+
+
+WHOLE, HOLE = (np.pad(np.ones((side, side), bool), (9 - side) // 2) for side in (7, 3))
+
+
+def test_a_background_shape_over_a_class_is_counted_and_the_class_counts():
+    for covered, count in ((HOLE, 1), (HOLE & (np.arange(9) < 5), 0), (~WHOLE, 0)):
+        canvas = Canvas((9, 9))
+        canvas.add("a", WHOLE)
+        canvas.add("background", covered)
+        found = canvas.annotated("x.png")
+        assert sum(number for what, number in found.assumed.items() if "background" in what) == count
+        assert np.array_equal(found.masks["a"], WHOLE)
+
+
+def test_ignored_pixels_beside_no_class_are_no_negative():
+    canvas = Canvas((9, 9))
+    assert canvas.annotated("x.png").masks == {}
+    canvas.add("ignore", HOLE)
+    for region in (None, np.zeros((9, 9), bool)):
+        if region is not None:
+            canvas.add("a", region)
+        with pytest.raises(OnlyIgnoredError, match="ignored regions and no class"):
+            canvas.annotated("x.png")
+    canvas.add("a", WHOLE)
+    assert set(canvas.annotated("x.png").masks) == {"a"}

@@ -51,7 +51,7 @@ def test_polygons_are_read_from_each_form_of_the_file(tmp_path, write_json, capl
     for mask in found.masks.values():
         assert np.array_equal(mask, FILLED)
     (message,) = caplog.messages
-    assert "1 images have no region and are left out, the first is b.png123" in message
+    assert "1 image left out (no region), the first is b.png123" in message
 
 
 @pytest.mark.parametrize(

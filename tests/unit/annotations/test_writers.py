@@ -115,6 +115,14 @@ def test_a_coco_data_set_reads_back_to_the_pixel_and_in_pycocotools(tmp_path, ph
             assert annotation["area"] == prediction.mask(j).sum()
 
 
+def test_an_image_where_nothing_was_found_reads_back_as_a_negative(tmp_path, photos, predictions):
+    nothing = replace(predictions[1], labels=np.zeros((40, 50), np.uint8))
+    write_all(CocoWriter(tmp_path, CLASSES), [predictions[0], nothing])
+    found, negative = read_supports(tmp_path / "coco.json", ReadOptions(images=photos))
+    assert set(found.masks) == set(CLASSES)
+    assert (negative.image.name, negative.masks) == (nothing.name, {})
+
+
 def test_a_data_set_and_results_that_were_written_in_another_order_agree(tmp_path, predictions):
     write_all(CocoWriter(tmp_path, CLASSES), predictions)
     write_all(CocoResultsWriter(tmp_path, CLASSES), predictions[::-1])
