@@ -22,7 +22,7 @@ from fewseg.annotations.mask_files import CLASSES_FILE, read_classes
 from fewseg.annotations.names import image_of_stem
 from fewseg.annotations.options import ReadOptions, image_files
 from fewseg.annotations.shapes import Canvas, check_points, outlines, rectangle
-from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem, warn_of_left_out
+from fewseg.annotations.values import Items, Prediction, Problem, warn_of_left_out
 from fewseg.annotations.writer import FilesWriter
 from fewseg.ops.files import atomic_write_text
 from fewseg.types import DataError
@@ -46,10 +46,9 @@ def iter_yolo(root: Path, options: ReadOptions, description: Path | None = None)
         where = f"{root}, or by path, train and val of {description.name}" if description else f"{root}"
         raise DataError(f"found no folder labels in {where}; expected labels/ and images/: put them there")
     names = _names(root, description)
-    unlabelled: list[Path] = []
+    used: set[Path] = set()
     for labels, beside in folders.items():
         images = options.images or beside
-        used = set()
         for file in _label_files(labels):
             try:
                 image = image_of_stem(images / file.relative_to(labels).with_suffix(""), file)
@@ -58,14 +57,15 @@ def iter_yolo(root: Path, options: ReadOptions, description: Path | None = None)
                 canvas = Canvas(size)
                 for number, line in enumerate(read_annotations(file).decode("utf-8-sig").splitlines(), 1):
                     _draw(line, names, canvas, f"{file}, line {number}")
-                yield AnnotatedImage(image=image, size=size, masks=canvas.masks())
+                yield canvas.annotated(image)
             except DataError as error:
                 yield Problem(str(file), error)
             except UnicodeDecodeError:
                 yield Problem(str(file), DataError(f"{file} is not UTF-8 text: export it again"))
-        if images.is_dir():
-            unlabelled += [f for f in image_files(images) if f not in used]
-    warn_of_left_out(root, unlabelled, "have no label file (an empty one makes a negative)")
+    searched = {options.images} if options.images else set(folders.values())
+    images_there = [f for images in sorted(searched) if images.is_dir() for f in image_files(images)]
+    unlabelled = [f for f in images_there if f not in used]
+    warn_of_left_out(root, unlabelled, "no label file; an empty one makes a negative")
 
 
 def _label_folders(root: Path) -> list[Path]:
@@ -103,7 +103,13 @@ def _names(root: Path, description: Path | None) -> Mapping[int, str]:
             f"{root} has YOLO's labels and no names of classes; expected data.yaml ('names: [a, b]') or "
             f"{CLASSES_FILE} (a name a line, the first is class 0): add one"
         )
-    listed = _description(description).get("names")
+    value = _description(description)
+    if "kpt_shape" in value:
+        raise DataError(
+            f"{description} is of key points (kpt_shape); expected polygons or boxes: export the labels of "
+            "segmentation"
+        )
+    listed = value.get("names")
     names = dict(enumerate(listed)) if isinstance(listed, list) else listed
     if (
         not isinstance(names, dict)
@@ -154,7 +160,7 @@ def _draw(line: str, names: Mapping[int, str], canvas: Canvas, where: str) -> No
     points = values * np.tile((width, height), len(values) // 2)
     if len(values) == 4:
         x, y, wide, tall = points.tolist()
-        canvas.add(names[int(first)], rectangle(x - wide / 2, y - tall / 2, wide, tall, canvas.size))
+        canvas.add(names[int(first)], rectangle(x - wide / 2, y - tall / 2, wide, tall, canvas.size), "box")
     else:
         canvas.add(names[int(first)], fill_polygons([points], canvas.size))
 

@@ -54,12 +54,23 @@ def test_polygons_are_filled_as_pycocotools_does(tmp_path, label, names, labels,
         assert negative.masks == {}
 
 
-def test_a_box_is_filled_and_names_may_be_in_a_list_of_classes(tmp_path, label):
+def test_a_box_is_filled_and_names_may_be_in_a_list_of_classes(tmp_path, label, caplog):
     (tmp_path / "classes.txt").write_text("rust\ncrack\n")
     (tmp_path / "notes.json").write_text("{}")  # as Label Studio's export has it
     label("1 0.5 0.5 0.25 0.5")
     (found,) = read_supports(tmp_path)
     assert np.array_equal(found.masks["crack"], rectangle(30, 10, 20, 20, SIZE))
+    (message,) = caplog.messages
+    assert "1 box without an outline, filled whole" in message
+
+
+def test_labels_of_key_points_are_refused(tmp_path, label):
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({"names": ["rust"], "kpt_shape": [17, 3]}))
+    label("0 0.5 0.5 0.25 0.5 0.4 0.4")
+    with pytest.raises(
+        DataError, match=r"data\.yaml is of key points \(kpt_shape\); expected polygons or boxes"
+    ):
+        read_supports(tmp_path)
 
 
 def test_images_without_labels_are_left_out_with_a_warning(tmp_path, label, write_image, caplog):
@@ -69,8 +80,20 @@ def test_images_without_labels_are_left_out_with_a_warning(tmp_path, label, writ
         write_image(tmp_path / "images" / f"{name}.png", SIZE)
     assert len(read_supports(tmp_path)) == 1
     (message,) = caplog.messages
-    assert "2 images have no label file" in message
-    assert "(an empty one makes a negative)" in message
+    assert "2 images left out (no label file; an empty one makes a negative)" in message
+
+
+def test_one_folder_of_images_for_two_of_labels_holds_no_image_left_out(tmp_path, label, caplog):
+    describe(tmp_path, ["rust"])
+    (tmp_path / "photos").mkdir()
+    for name, split in (("a", "train"), ("b", "valid"), ("c", "valid")):
+        image = label(f"0 {TRIANGLE}", name=name, labels=f"{split}/labels")
+        image.rename(tmp_path / "photos" / image.name)
+    (tmp_path / "valid/labels/c.txt").unlink()
+    assert len(read_supports(tmp_path, ReadOptions(images=tmp_path / "photos"))) == 2
+    (message,) = caplog.messages
+    assert "1 image left out" in message
+    assert "c.jpg" in message
 
 
 def test_images_may_lie_elsewhere(tmp_path, label):
