@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fewseg.annotations.image_files import GREY_MODES, mask_numbers, opened
+from fewseg.annotations.image_files import NUMBER_MODES, mask_numbers, opened
 from fewseg.annotations.options import MAX_PIXELS
 from fewseg.types import IGNORE, DataError
 
@@ -76,7 +77,7 @@ def check_stored(stored_as: str, path: Path, known: dict[str, Path], advice: str
     for other, first in known.items():
         if _WHITE not in (stored_as, other) or "colour" in stored_as + other:
             raise DataError(
-                f"mask {path} holds {stored_as} and {first} {other}; expected one number a class: {advice}"
+                f"{path} holds {stored_as} and {first} {other}; expected one number a class: {advice}"
             )
     known[stored_as] = path
     if len(known) > 1:
@@ -87,20 +88,34 @@ def check_stored(stored_as: str, path: Path, known: dict[str, Path], advice: str
         )  # fmt: skip
 
 
-def read_class_mask(path: Path, max_pixels: int = MAX_PIXELS) -> ClassMask:
+def read_class_mask(
+    path: Path, max_pixels: int = MAX_PIXELS, modes: Sequence[str] = NUMBER_MODES
+) -> ClassMask:
     """Reads a mask file of one class.
 
     Besides the numbers of :func:`one_class_mask`, the class may be what is opaque in one colour where the
     rest is transparent, the one colour beside black, 65535 beside 0, or what is bright in a lossy file of a
-    black and white drawing.
+    black and white drawing. Of two colours in a palette, black or what is transparent is background, whatever
+    its number.
     """
     with opened(path, "mask", max_pixels) as file:
-        drawn = _drawn(file)
-        if drawn is not None:
-            return drawn
-        stored = mask_numbers(file, path, (*GREY_MODES, "I;16", "I"))
-    number = class_number(stored, str(path))
-    return ClassMask(one_class_mask(stored, str(path)), stored_number(number))
+        return class_mask(file, str(path), modes)
+
+
+def class_mask(file: Image.Image, what: str, modes: Sequence[str] = NUMBER_MODES) -> ClassMask:
+    """As :func:`read_class_mask`, of a Pillow image."""
+    if file.mode in modes and (drawn := (_indexed if file.mode == "P" else _drawn)(file)):
+        return drawn
+    stored = mask_numbers(file, Path(what), modes)
+    number = class_number(stored, what)
+    return ClassMask(one_class_mask(stored, what), stored_number(number), assumed_background(file))
+
+
+def assumed_background(file: Image.Image) -> str:
+    """Returns a warning where number 0 of a palette occurs and looks like no background; else nothing."""
+    if file.mode != "P" or np.asarray(file).all() or _is_background(_palette(file)[:1]).all():
+        return ""
+    return "number 0 is background, but neither black nor transparent in the palette"
 
 
 def _drawn(file: Image.Image) -> ClassMask | None:
@@ -123,6 +138,32 @@ def _drawn(file: Image.Image) -> ClassMask | None:
     if len(colours) == 2 and black.any() and (np.ptp(pixels[..., :3], axis=2) > 0).any():
         return _of(~black, colours[1], "black is background")
     return None
+
+
+def _indexed(file: Image.Image) -> ClassMask | None:
+    """Returns a mask of two colours of a palette, of which the background is not number 0."""
+    stored = np.array(file)
+    numbers = np.unique(stored)
+    colours = _palette(file)[numbers]
+    empty = _is_background(colours)
+    if len(numbers) != 2 or empty.sum() != 1 or numbers[empty] == 0:
+        return None
+    assumed = "black or what is transparent is background, not number 0 of the palette"
+    return _of(stored == numbers[~empty], _colours(colours[~empty])[0], assumed)
+
+
+def _palette(file: Image.Image) -> NDArray[np.uint8]:
+    """Returns (256, 4) colours; those that a palette lacks are black, as Pillow shows them."""
+    pixel = file.crop((0, 0, 1, 1))
+    pixel.apply_transparency()
+    colours = np.array(pixel.getpalette("RGBA") or [], dtype=np.uint8).reshape(-1, 4)
+    return np.concatenate([colours, np.tile(np.array([0, 0, 0, 255], np.uint8), (256 - len(colours), 1))])
+
+
+def _is_background(colours: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether each of (n, 4) colours is black or transparent."""
+    background: NDArray[np.bool_] = (colours[:, 3] < 128) | ~colours[:, :3].any(axis=1)
+    return background
 
 
 def _colours(pixels: NDArray[np.uint8]) -> list[str]:

@@ -123,6 +123,8 @@ def _unreadable(path: Path, kind: str, error: Exception) -> DataError:
 
 GREY_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
 """Modes of masks that people save: numbers, and colours where they are all grey and opaque."""
+NUMBER_MODES = (*GREY_MODES, "I;16", "I")
+"""As :data:`GREY_MODES`, with those of more bits, of which numbers up to 255 are taken."""
 _COLOURS = {"LA", "RGB", "RGBA"}
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 

@@ -34,14 +34,15 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from fewseg.annotations.class_masks import check_stored, read_class_mask
+from fewseg.annotations.class_masks import assumed_background, check_stored, read_class_mask
 from fewseg.annotations.image_files import (
-    GREY_MODES,
     IMAGE_SUFFIXES,
+    NUMBER_MODES,
     check_labels,
     check_same_size,
     image_size,
-    read_mask,
+    mask_numbers,
+    opened,
 )
 from fewseg.annotations.json_values import read_annotations
 from fewseg.annotations.names import file_safe
@@ -222,15 +223,16 @@ def _read(
                     "all 0 for a negative): add it, or take the image away"
                 )
             if len(classes) > 1:
-                stored = read_mask(path, (*GREY_MODES, "I;16", "I"), options.max_pixels)
+                with opened(path, "mask", options.max_pixels) as file:
+                    stored, assumed = mask_numbers(file, path, NUMBER_MODES), assumed_background(file)
                 by_class.update(_split(stored, classes, path))
             else:
                 class_mask = read_class_mask(path, options.max_pixels)
-                stored = class_mask.mask
+                stored, assumed = class_mask.mask, class_mask.assumed
                 check_stored(class_mask.stored_as, path, seen.stored[name], _NAME_THEM)
-                if class_mask.assumed:
-                    seen.assumed[class_mask.assumed].append(path)
                 by_class[classes[0] if classes else name] = stored.numpy()
+            if assumed:
+                seen.assumed[assumed].append(path)
             check_same_size(str(image), size, (int(stored.shape[0]), int(stored.shape[1])))
     except DataError as error:
         return Problem(str(image), error)

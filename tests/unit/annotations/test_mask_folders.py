@@ -111,6 +111,57 @@ def test_a_list_of_classes_takes_no_drawing(tmp_path, write_image, mode):
     assert values(read_supports(tmp_path)[0]) == {"a": [[0, 1, 0, 255]], "b": [[0, 0, 1, 255]]}
 
 
+CLEAR = (9, 9, 9, 0)
+PALETTES = {
+    "white on black": ((*WHITE, 255), (*BLACK, 255), [1, 0, 0], [[0, 1, 1]], "not number 0"),
+    "red on black": ((*RED, 255), (*BLACK, 255), [1, 0, 0], [[0, 1, 1]], "not number 0"),
+    "red on nothing": ((*RED, 255), CLEAR, [1, 0, 0], [[0, 1, 1]], "not number 0"),
+    "in order": ((*BLACK, 255), (*WHITE, 255), [0, 1, 255], [[0, 1, 255]], None),
+    "black on nothing": (CLEAR, (*BLACK, 255), [0, 1, 1], [[0, 1, 1]], None),
+    "red on white": ((*WHITE, 255), (*RED, 255), [0, 1, 1], [[0, 1, 1]], "neither black nor"),
+    "no number 0": ((*WHITE, 255), (*RED, 255), [1, 1, 1], [[1, 1, 1]], None),
+    "all white": ((*WHITE, 255), (*RED, 255), [0, 0, 0], [[0, 0, 0]], "neither black nor"),
+}
+
+
+def palette_mask(path, colours, stored):
+    mask = Image.fromarray(np.array([stored], np.uint8))
+    mask.putpalette([v for colour in colours for v in colour[:3]] + [0] * (768 - 3 * len(colours)))
+    path.parent.mkdir(exist_ok=True)
+    mask.save(path, transparency=bytes(colour[3] for colour in colours))
+
+
+@pytest.mark.parametrize("name", PALETTES)
+def test_black_or_transparent_is_the_background_of_a_palette_of_two_colours(
+    tmp_path, write_image, caplog, name
+):
+    *colours, stored, mask, assumed = PALETTES[name]
+    write_image(tmp_path / "images" / "x.png", (1, 3))
+    palette_mask(tmp_path / "masks" / "x.png", colours, stored)
+    assert values(read_supports(tmp_path)[0]) == {"object": mask}
+    assert len(caplog.messages) == (assumed is not None)
+    assert (assumed or "") in caplog.text
+
+
+@pytest.mark.parametrize("colours", [2, 7])
+def test_a_drawing_that_pillow_quantized_is_read_as_the_drawing(tmp_path, write_image, colours):
+    drawing = np.zeros((20, 20), np.uint8)
+    drawing[5:9, 4:12] = 255
+    write_image(tmp_path / "images" / "x.png", drawing.shape)
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(drawing).convert("RGB").quantize(colours).save(tmp_path / "masks" / "x.png")
+    assert np.array_equal(read_supports(tmp_path)[0].masks["object"], drawing == 255)
+
+
+def test_a_list_of_classes_counts_palettes_whose_number_0_is_no_background(tmp_path, write_image, caplog):
+    write_image(tmp_path / "images" / "x.png", (1, 3))
+    palette_mask(tmp_path / "masks" / "x.png", ((*WHITE, 255), (*BLACK, 255)), [0, 1, 1])
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    assert values(read_supports(tmp_path)[0]) == {"a": [[0, 1, 1]]}
+    (message,) = caplog.messages
+    assert "x.png: number 0 is background, but neither black nor transparent in the palette" in message
+
+
 @pytest.mark.parametrize(("other", "stored_as"), [(GREEN, "the colour #00ff00"), (WHITE, "the number 255")])
 def test_different_colours_are_never_one_class(tmp_path, write_image, other, stored_as):
     both = tmp_path / "both"
