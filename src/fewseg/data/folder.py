@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+import torch
 from torch import Tensor
 
-from fewseg.annotations.class_masks import check_stored, class_number, one_class_mask, stored_number
-from fewseg.annotations.image_files import read_mask, require_folder
+from fewseg.annotations.class_masks import check_stored, read_class_mask
+from fewseg.annotations.image_files import require_folder
 from fewseg.annotations.options import image_files
 from fewseg.data.folds import VOC_CLASSES, numbered
 from fewseg.data.source import FileSource, ImagePair, JoinedSource, read_lines
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
+
+logger = logging.getLogger(__name__)
 
 LAYOUT = "<class>/images/<name>.jpg with <class>/masks/<name>.png"
 
@@ -23,7 +27,7 @@ class FolderSource(FileSource):
 
     Classes are numbered from 1 in alphabetical order of their folders; an image's id is
     ``<class>/<name>``. A mask may be of mode 1, L or P and is read, per file, by
-    :func:`~fewseg.annotations.class_masks.one_class_mask`; all masks of a class must hold the same number.
+    :func:`~fewseg.annotations.class_masks.read_class_mask`; all masks of a class must hold the same number.
     Other classes in the same photograph are background.
 
     Args:
@@ -56,6 +60,7 @@ class FolderSource(FileSource):
             raise DataError(f"{name}: {len(wrong)} wrong files in {root}; expected {LAYOUT}{summary(wrong)}")
         super().__init__(name, root, pairs, numbered([f.name for f in folders]))
         self._class_ids = {class_name: id for id, class_name in self.class_names.items()}
+        self._assumed: set[str] = set()
         self._stored: dict[str, dict[str, Path]] = {f.name: {} for f in folders}
 
     def read_labels(self, id: str) -> Tensor:
@@ -66,14 +71,14 @@ class FolderSource(FileSource):
                 one than a mask of its class that was read before.
         """
         path, class_name = self.pair(id).mask, id.split("/")[0]
-        stored = read_mask(path, modes=("1", "L", "P"))
-        number = stored_number(class_number(stored, str(path)))
+        read = read_class_mask(path, modes=("1", "L", "P"))
         check_stored(
-            number, path, self._stored[class_name], "give the class the same number in all its masks"
+            read.stored_as, path, self._stored[class_name], "give the class the same number in all its masks"
         )
-        labels = one_class_mask(stored, str(path))
-        labels[labels == 1] = self._class_ids[class_name]
-        return labels
+        if read.assumed and read.assumed not in self._assumed:
+            self._assumed.add(read.assumed)
+            logger.warning("%s: %s (this mask, and maybe others)", path, read.assumed)
+        return torch.where(read.mask == 1, self._class_ids[class_name], read.mask)
 
 
 def _class_pairs(folder: Path, wrong: list[str]) -> dict[str, ImagePair]:

@@ -51,6 +51,17 @@ def test_the_numbers_of_a_mask_follow_the_documented_rule(root, write_mask, stor
             FolderSource(root).read_labels("pear/0")
 
 
+def test_black_is_the_background_of_a_palette_of_two_colours_with_one_warning(root, caplog):
+    for name in "01":
+        drawing = Image.new("RGB", (4, 1))
+        drawing.putpixel((1, 0), (255, 255, 255))
+        drawing.quantize(2).save(root / "pear" / "masks" / f"{name}.png")
+    source = FolderSource(root)
+    assert [source.read_labels(f"pear/{name}").tolist() for name in "01"] == [[[0, 2, 0, 0]]] * 2
+    (message,) = caplog.messages
+    assert "black or what is transparent is background" in message
+
+
 @pytest.mark.parametrize("first", ["pear/0", "pear/1"])
 def test_masks_of_one_class_that_hold_different_numbers_are_an_error_and_not_one_class(
     root, write_mask, first
