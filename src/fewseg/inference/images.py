@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fewseg.annotations.class_masks import one_class_mask, read_class_mask
+from fewseg.annotations.class_masks import (
+    ClassMask,
+    check_stored,
+    class_mask,
+    class_number,
+    one_class_mask,
+    read_class_mask,
+    stored_number,
+)
 from fewseg.annotations.image_files import (
     check_same_size,
     is_deep,
@@ -180,35 +188,38 @@ def _deep_values(image: object, max_pixels: int) -> Iterator[NDArray[Any]]:
 
 
 def read_mask_of(
-    mask: MaskLike | None, image_hw: tuple[int, int], what: str = "the mask", max_pixels: int = MAX_PIXELS
+    mask: MaskLike | None,
+    image_hw: tuple[int, int],
+    what: str = "the mask",
+    max_pixels: int = MAX_PIXELS,
+    known: dict[str, Path] | None = None,
 ) -> Tensor:
-    """A mask as (H, W) uint8 in {0, 1, 255}, all 0 for None; raises a DataError if it does not fit."""
+    """A mask as (H, W) uint8 in {0, 1, 255}, all 0 for None; raises a DataError if it does not fit.
+
+    ``known`` is what the other masks of the class are stored as (:func:`.class_masks.check_stored`).
+    """
     if mask is None:
         return torch.zeros(image_hw, dtype=torch.uint8)
     if isinstance(mask, (str, Path)):
         what = str(mask)
         read = read_class_mask(Path(mask), max_pixels)
-        if read.assumed:
-            logger.warning("%s: %s", what, read.assumed)
-        check_same_size(what, image_hw, (int(read.mask.shape[0]), int(read.mask.shape[1])))
-        return read.mask
-    if isinstance(mask, Image.Image):
-        if mask.mode not in ("1", "L", "P"):
-            raise DataError(
-                f"{what} must be a Pillow image of mode 1, L or P, got {mask.mode}: convert it to class "
-                "numbers"
-            )
-        stored = torch.from_numpy(np.array(mask).astype(np.uint8))
+    elif isinstance(mask, Image.Image):
+        read = class_mask(mask, what)
     elif isinstance(mask, (np.ndarray, Tensor)):
         values = mask.detach().cpu() if isinstance(mask, Tensor) else _tensor(mask, what)
         stored = _mask_numbers(values, what)
+        read = ClassMask(one_class_mask(stored, what), stored_number(class_number(stored, what)))
     else:
         raise DataError(
             f"{what} must be a path, a Pillow image, a numpy array or a torch tensor, got a "
             f"{type(mask).__name__}"
         )
-    check_same_size(what, image_hw, (int(stored.shape[0]), int(stored.shape[1])))
-    return one_class_mask(stored, what)
+    if read.assumed:
+        logger.warning("%s: %s", what, read.assumed)
+    check_same_size(what, image_hw, (int(read.mask.shape[0]), int(read.mask.shape[1])))
+    if known is not None:
+        check_stored(read.stored_as, Path(what), known, "give the class the same number in all its masks")
+    return read.mask
 
 
 def _mask_numbers(values: Tensor, what: str) -> Tensor:

@@ -126,6 +126,7 @@ FORMS = {
     "bool tensor": torch.from_numpy(MASK).bool()[None],
     "pillow": Image.fromarray(MASK * 255),
     "one bit": Image.fromarray(MASK * 255).convert("1"),
+    "quantized": Image.fromarray(MASK * 255).convert("RGB").quantize(2),
 }
 
 
@@ -149,7 +150,7 @@ WRONG_MASKS = {
     "classes": (MASK * 3 + np.eye(6, 9, dtype=np.uint8) * 2, "one class a mask"),
     "negative": (MASK.astype(np.int64) * -1, "whole numbers"),
     "channels": (np.stack([MASK] * 3, -1), "one mask for each image"),
-    "colour": (Image.new("RGB", (9, 6)), "mode 1, L or P, got RGB"),
+    "colour": (Image.new("RGB", (9, 6), (255, 0, 0)), "stored as RGB, in colours"),
     "nothing": (3.0, "got a float"),
 }
 
@@ -158,6 +159,19 @@ WRONG_MASKS = {
 def test_what_is_no_mask_is_reported(given, message):
     with pytest.raises(DataError, match=message):
         read_mask_of(given, (6, 9), "the mask")
+
+
+def test_different_numbers_are_never_one_class(tmp_path):
+    first, second = tmp_path / "0.png", tmp_path / "1.png"
+    Image.fromarray(MASK).save(first)
+    Image.fromarray(MASK * 2).save(second)
+    for masks, names in (((first, second), (first, second)), ((MASK, 2 * MASK), ("mask 1", "mask 2"))):
+        known = {}
+        read_mask_of(masks[0], (6, 9), "mask 1", known=known)
+        read_mask_of(None, (6, 9), "mask 3", known=known)
+        with pytest.raises(DataError, match=r"holds the number 2 and .* the number 1; expected one") as error:
+            read_mask_of(masks[1], (6, 9), "mask 2", known=known)
+        assert all(str(name) in str(error.value) for name in names)
 
 
 def test_arrays_of_several_are_lists():
