@@ -106,13 +106,14 @@ ERRORS = {
     "missing supports": (
         (*LABEL, "gone"),
         1,
-        "gone does not exist: give a folder of images and masks, a JSON file (COCO, LabelMe, "
-        "Label Studio) or a saved support set (.safetensors)",
+        "gone does not exist: give a folder of images and masks, YOLO or CVAT annotations, or JSON "
+        "(COCO, LabelMe, Label Studio, VIA), or a saved support set (.safetensors)",
     ),
     "no supports": (
         (*LABEL, "empty"),
         1,
-        "empty is empty; expected images and masks, or JSON files: give another folder",
+        "empty is empty; expected a folder of images and masks, YOLO or CVAT annotations, or JSON "
+        "(COCO, LabelMe, Label Studio, VIA): give another folder",
     ),
     "mask of another size": (
         (*LABEL, "turned"),

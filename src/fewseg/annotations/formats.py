@@ -21,7 +21,7 @@ from fewseg.annotations.label_studio import (
 from fewseg.annotations.labelme import LabelMePolygonWriter, LabelMeWriter, is_labelme, iter_labelme
 from fewseg.annotations.mask_files import IndexPngWriter, ProbabilityPngWriter, iter_mask_folder
 from fewseg.annotations.names import ImageFinder
-from fewseg.annotations.options import ReadOptions
+from fewseg.annotations.options import SUPPORT_FORMATS, ReadOptions
 from fewseg.annotations.values import (
     AnnotatedImage,
     Items,
@@ -47,10 +47,6 @@ _JSON_READERS = (
     (is_via, iter_via),
 )
 
-_JSON_KINDS = (
-    "COCO (images, annotations, categories), LabelMe (shapes), VGG Image Annotator (regions, metadata) and "
-    "Label Studio's JSON and JSON-MIN exports (a list with data or images)"
-)
 _FOLDER_READERS = (
     (is_yolo, iter_yolo),
     (is_cvat_masks, iter_cvat_masks),
@@ -103,9 +99,7 @@ _ODD_VALUES = (TypeError, KeyError, IndexError, AttributeError, ArithmeticError,
 
 def _items(path: Path, options: ReadOptions) -> Items:
     if not path.exists():
-        raise DataError(
-            f"{path} does not exist; expected a folder of images and masks or a JSON file: check the path"
-        )
+        raise DataError(f"{path} does not exist; expected {SUPPORT_FORMATS}: check the path")
     if path.is_dir():
         yield from _folder(path, options)
         return
@@ -117,14 +111,12 @@ def _items(path: Path, options: ReadOptions) -> Items:
         return
     if path.suffix.lower() == ".jsonl":
         raise DataError(
-            f"{path} has JSON lines, which are an output alone; expected {_JSON_KINDS}, or a folder of "
-            "images and masks: give the masks of that run with their images, or write one of these formats"
+            f"{path} has JSON lines, which are an output alone; expected {SUPPORT_FORMATS}: "
+            "give the masks of that run with their images, or write one of these formats"
         )
     start = read_annotations(path, 64).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start and not start.startswith((b"{", b"[")):
-        raise DataError(
-            f"{path} is no JSON file; expected {_JSON_KINDS}, or a folder of images and masks: give one"
-        )
+        raise DataError(f"{path} is no JSON file; expected {SUPPORT_FORMATS}: give one")
     value = load_json(path)
     finder = ImageFinder.beside(path, options.images)
     for recognises, read in _JSON_READERS:
@@ -142,13 +134,19 @@ def _unknown_format(value: object, path: Path) -> DataError:
         )
     keys = f"an object with {sorted(value)[:6]}" if isinstance(value, dict) else shown(value)
     return DataError(
-        f"{path} is of an unknown format ({keys}); expected {_JSON_KINDS}: export as one of them"
+        f"{path} is of an unknown format ({keys}); expected {SUPPORT_FORMATS}: export as one of them"
     )
 
 
 def _folder(root: Path, options: ReadOptions) -> Items:
-    """A folder of no other layout that has JSON files has annotations in them; else it has mask files."""
-    json = sorted(f for f in root.iterdir() if f.suffix.lower() == ".json" and not f.name.startswith("."))
+    """A folder of no other layout that has JSON files has annotations in them; else it has mask files.
+
+    CVAT's COCO has its JSON files in ``annotations``.
+    """
+    inner = root / "annotations"
+    json = _json_files(root)
+    if not json and inner.is_dir() and not (root / "masks").is_dir():
+        json = _json_files(inner)
     read = next((read for recognises, read in _FOLDER_READERS if recognises(root)), None)
     if (read or json) and (root / "masks").is_dir():
         other = "annotations of a different format" if read else f"JSON files ({json[0].name})"
@@ -158,13 +156,17 @@ def _folder(root: Path, options: ReadOptions) -> Items:
     if read is not None:
         yield from read(root, options)
     elif len(json) > 1:
-        yield from _labelme_folder(root, json, options)
+        yield from _labelme_folder(json[0].parent, json, options)
     elif json:
         yield from _items(json[0], options)
     elif next(root.iterdir(), None) is None:
-        raise DataError(f"{root} is empty; expected images and masks, or JSON files: give another folder")
+        raise DataError(f"{root} is empty; expected {SUPPORT_FORMATS}: give another folder")
     else:
         yield from iter_mask_folder(root, options)
+
+
+def _json_files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() == ".json" and not f.name.startswith("."))
 
 
 def _labelme_folder(root: Path, files: Sequence[Path], options: ReadOptions) -> Items:

@@ -46,7 +46,7 @@ from fewseg.annotations.image_files import (
 )
 from fewseg.annotations.json_values import read_annotations
 from fewseg.annotations.names import file_safe
-from fewseg.annotations.options import ReadOptions, image_files
+from fewseg.annotations.options import SUPPORT_FORMATS, ReadOptions, image_files
 from fewseg.annotations.shapes import BACKGROUND_NAMES
 from fewseg.annotations.values import (
     AnnotatedImage,
@@ -97,7 +97,7 @@ def _folder(root: Path, seen: _Seen, options: ReadOptions) -> Items:
         masks = root / "masks" if (root / "masks").is_dir() else root
         if masks == root and options.images is None:
             raise DataError(
-                f"{root} has images/ and no masks/; expected a mask for each image: put them there"
+                f"{root} has images/ and no masks/; expected {SUPPORT_FORMATS}: put masks/ beside images/"
             )
         yield from _parallel(images, masks, classes, seen, options)
         return
@@ -140,14 +140,17 @@ def _unused(masks: Path, used: Collection[Path | None]) -> Iterator[Problem]:
 def read_classes(root: Path) -> Sequence[str]:
     """Returns the names in ``classes.txt`` of a folder or its ``masks``, from number 1 on, or none."""
     file = next((p for p in (root / CLASSES_FILE, root / "masks" / CLASSES_FILE) if p.is_file()), None)
-    if file is None:
-        return ()
+    return () if file is None else read_names(file, BACKGROUND_NAMES)
+
+
+def read_names(file: Path, left_out: Collection[str] = ()) -> Sequence[str]:
+    """Returns the names of a file, one a line, without a first line that is one of those left out."""
     content = read_annotations(file)
     try:
         names = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
         while names and not names[-1]:
             names.pop()
-        if names and names[0] in BACKGROUND_NAMES:
+        if names and names[0] in left_out:
             names = names[1:]
         check_classes(tuple(names))
     except ValueError as error:
@@ -197,9 +200,8 @@ def _side_by_side(root: Path, classes: Sequence[str], seen: _Seen, options: Read
             pairs.update({image: marked[0] if len(marked) == len(named) == 1 else None for image in named})
     if not any(pairs.values()):
         raise DataError(
-            f"{root} holds no annotated images; expected <class>/images with <class>/masks, images with "
-            "masks, x.jpg beside x.png or x_mask.png, LabelMe's JSON files, or a COCO or Label Studio JSON "
-            "file"
+            f"{root} holds no annotated images; expected {SUPPORT_FORMATS}: put masks into <class>/masks "
+            "beside <class>/images, into masks/ beside images/, or as x.png or x_mask.png beside x.jpg"
         )
     for image, mask in pairs.items():
         yield _read(image, {options.class_name: mask}, classes, seen, options)

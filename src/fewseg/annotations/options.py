@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Suppress, arg
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+SUPPORT_FORMATS = (
+    "a folder of images and masks, YOLO or CVAT annotations, or JSON (COCO, LabelMe, Label Studio, VIA)"
+)
+"""Annotations that can be read, for errors."""
+
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, the default: a quarter of a gigabyte of RGB."""
 

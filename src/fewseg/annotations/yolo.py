@@ -3,7 +3,8 @@
 A line is ``class x y x y ...``, a polygon in fractions of the image's sides, or ``class x y width height``, a
 box around its centre. ``labels/a/x.txt`` belongs to ``images/a/x.jpg``, and ``train/labels/x.txt`` to
 ``train/images/x.jpg``; where neither is beside ``data.yaml``, its ``path`` and the folders of ``train``,
-``val`` and ``test`` count. Label Studio's export has ``classes.txt`` instead of ``data.yaml``.
+``val`` and ``test`` count. Label Studio's export has ``classes.txt`` instead of ``data.yaml``. CVAT's YOLO
+1.1 has ``obj.names``, and images and labels side by side in ``obj_train_data``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import yaml
 from fewseg.annotations.coco import fill_polygons
 from fewseg.annotations.image_files import image_size
 from fewseg.annotations.json_values import read_annotations, shown
-from fewseg.annotations.mask_files import CLASSES_FILE, read_classes
+from fewseg.annotations.mask_files import CLASSES_FILE, read_names
 from fewseg.annotations.names import image_of_stem
 from fewseg.annotations.options import ReadOptions, image_files
 from fewseg.annotations.shapes import Canvas, check_points, outlines, rectangle
@@ -27,6 +28,7 @@ from fewseg.annotations.writer import FilesWriter
 from fewseg.ops.files import atomic_write_text
 from fewseg.types import DataError
 
+_NAMES = "obj.names"  # of YOLO 1.1: a name a line
 _SLACK = 0.01  # that exported fractions reach past the image's edges
 
 
@@ -39,7 +41,7 @@ def iter_yolo(root: Path, options: ReadOptions, description: Path | None = None)
     """Yields the images that have a label file, which is empty for a negative; a box is filled."""
     described = (root / "data.yaml", *sorted(root.glob("*.y*ml")))
     description = description or next((f for f in described if f.is_file()), None)
-    folders = {labels: labels.with_name("images") for labels in _label_folders(root)}
+    folders = _label_folders(root)
     if not folders and description is not None:
         folders = _described_folders(description)
     if not folders:
@@ -68,9 +70,13 @@ def iter_yolo(root: Path, options: ReadOptions, description: Path | None = None)
     warn_of_left_out(root, unlabelled, "no label file; an empty one makes a negative")
 
 
-def _label_folders(root: Path) -> list[Path]:
+def _label_folders(root: Path) -> dict[Path, Path]:
+    """Returns folder of labels -> that of images."""
+    if (root / _NAMES).is_file():
+        return {f: f for f in sorted(root.glob("obj_*_data")) if f.is_dir()}
     labels = root / "labels"
-    return [labels] if labels.is_dir() else sorted(f for f in root.glob("*/labels") if f.is_dir())
+    found = [labels] if labels.is_dir() else sorted(f for f in root.glob("*/labels") if f.is_dir())
+    return {f: f.with_name("images") for f in found}
 
 
 def _described_folders(description: Path) -> dict[Path, Path]:
@@ -96,9 +102,9 @@ def _label_files(labels: Path) -> Iterator[Path]:
 
 def _names(root: Path, description: Path | None) -> Mapping[int, str]:
     if description is None:
-        lines = read_classes(root)
-        if lines:
-            return dict(enumerate(lines))
+        file = next((f for f in (root / _NAMES, root / CLASSES_FILE) if f.is_file()), None)
+        if file is not None:
+            return dict(enumerate(read_names(file)))
         raise DataError(
             f"{root} has YOLO's labels and no names of classes; expected data.yaml ('names: [a, b]') or "
             f"{CLASSES_FILE} (a name a line, the first is class 0): add one"

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 
 from tyro.conf import arg
 
-from fewseg.annotations.options import Format, LabelStudioNames, ReadOptions
+from fewseg.annotations.options import SUPPORT_FORMATS, Format, LabelStudioNames, ReadOptions
 from fewseg.engine.choices import FusionName, PrecisionOption
 from fewseg.inference.find import find_images
 from fewseg.ops.files import check_writable
@@ -233,6 +233,5 @@ def check_support(path: Path) -> None:
     """Raises a FileNotFoundError where nothing is at the path."""
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} does not exist: give a folder of images and masks, a JSON file (COCO, LabelMe, Label "
-            "Studio) or a saved support set (.safetensors)"
+            f"{path} does not exist: give {SUPPORT_FORMATS}, or a saved support set (.safetensors)"
         )

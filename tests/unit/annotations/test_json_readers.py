@@ -153,6 +153,13 @@ def test_coco_images_without_an_annotation_are_left_out_with_a_warning(
     assert "9.png" in message
 
 
+def test_cvats_coco_is_found_in_its_folder_of_annotations(tmp_path, write_json, write_image):
+    image = write_image(tmp_path / "zip" / "images" / "x é.png", SIZE)
+    write_json(tmp_path / "zip" / "annotations" / "instances_default.json", coco(CORNER))
+    (found,) = read_supports(tmp_path / "zip")
+    assert (found.image, set(found.masks)) == (image, {"rust"})
+
+
 @pytest.mark.parametrize("blank", [[], [[]], [[], []], "", None])
 def test_a_coco_annotation_without_a_point_is_its_box(tmp_path, write_json, caplog, blank):
     found = one(tmp_path, write_json, coco({"segmentation": blank, "bbox": [4, 5, 6, 7]}))
@@ -504,7 +511,7 @@ BAD_FILES = [
     ("{}", "unknown format"),
     ('{"a": 1, "b": 2}', "unknown format.*'a', 'b'"),
     ('[{"image_id": 1, "category_id": 1, "score": 1}]', "COCO results"),
-    ('[{"a": "a.png", "tag": []}]', "unknown format.*JSON-MIN exports"),
+    ('[{"a": "a.png", "tag": []}]', "unknown format.*Label Studio"),
     (json.dumps({**coco(), "categories": 3}), "'categories' must be a list, got 3"),
     (json.dumps({**coco(), "annotations": [3]}), "annotations, entry 0 must be an object, got 3"),
     (json.dumps({**coco(), "annotations": [{"image_id": 99}]}), "is of image 99"),

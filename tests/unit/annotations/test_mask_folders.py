@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from fewseg.annotations.formats import iter_supports, read_supports
-from fewseg.annotations.options import ReadOptions
+from fewseg.annotations.options import SUPPORT_FORMATS, ReadOptions
 from fewseg.annotations.values import Problem
 from fewseg.types import DataError
 
@@ -383,8 +383,9 @@ def test_a_folder_of_another_layout_is_reported(tmp_path, files, message):
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text("x")
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as error:
         read_supports(tmp_path)
+    assert (SUPPORT_FORMATS in str(error.value)) == ("holds" not in message and "one of both" not in message)
 
 
 def test_class_folders_that_are_not_complete_are_reported(tmp_path, write_image, write_mask):

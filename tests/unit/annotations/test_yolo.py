@@ -199,3 +199,13 @@ def test_a_description_leads_to_the_folders_of_its_splits(tmp_path, label, absol
     )
     found = {own.image.stem for own in read_supports(tmp_path / "config/data.yaml")}
     assert found == {"train"} | ({"val"} if val else set()) | ({"more"} if isinstance(val, list) else set())
+
+
+def test_cvats_yolo_has_labels_beside_images_and_a_file_of_names(tmp_path, label):
+    image = label("1 0.5 0.5 0.25 0.5", labels="obj_train_data/a")
+    (tmp_path / "obj.names").write_text("background\ncrack\n")  # the numbers are from 0 on
+    (tmp_path / "obj.data").write_text("classes = 2\ntrain = data/train.txt\n")
+    (tmp_path / "train.txt").write_text("data/obj_train_data/a/x.jpg\n")
+    (found,) = read_supports(tmp_path)
+    assert (found.image, set(found.masks)) == (image, {"crack"})
+    assert np.array_equal(found.masks["crack"], rectangle(30, 10, 20, 20, SIZE))
