@@ -202,3 +202,17 @@ def test_a_video_of_via_3_is_reported(tmp_path, write_json):
     value["metadata"]["m0"]["z"] = [1.5]
     with pytest.raises(DataError, match="must be of one image"):
         read_supports(write_json(tmp_path / "via.json", value))
+
+
+def test_rectangles_are_counted_as_boxes(tmp_path, write_json, write_image, caplog):
+    write_image(tmp_path / "a.png", SIZE)
+    shape = {"name": "rect", "x": 5, "y": 6, "width": 20, "height": 11}
+    value = {
+        "a": {
+            "filename": "a.png",
+            "regions": [{"shape_attributes": shape, "region_attributes": {"class": "x"}}],
+        }
+    }
+    read_supports(write_json(tmp_path / "via.json", value))
+    (message,) = caplog.messages
+    assert "1 box without an outline, filled whole" in message
