@@ -431,7 +431,7 @@ def test_an_output_of_json_lines_given_as_support_is_reported_as_such(place, run
     (place / "predictions.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
     status, text = run(support="predictions.jsonl")
     assert status == 1
-    assert "predictions.jsonl has JSON lines, which are an output alone; expected COCO" in text
+    assert "predictions.jsonl has JSON lines, which are an output alone; expected a folder" in text
     assert "cut off" not in text
 
 
