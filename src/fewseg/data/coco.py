@@ -24,7 +24,7 @@ from fewseg.annotations.coco import Shape, compact, parse_coco, shape_of
 from fewseg.annotations.image_files import image_size, read_rgb, require_folder
 from fewseg.annotations.json_values import field as json_field
 from fewseg.annotations.json_values import shown, size_field
-from fewseg.annotations.values import Mask
+from fewseg.annotations.values import Mask, counted
 from fewseg.data.folds import CATEGORY_IDS, CLASS_OF_CATEGORY, COCO_CLASSES, numbered
 from fewseg.data.source import known
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text, cache_folder
@@ -416,7 +416,7 @@ def instance_source(
         _write(folder / "images.json", json.dumps({"schema": _SCHEMA} | facts))
     for what, count in annotations.tolerated.items():
         if count:  # lists that were cached by older versions have zeros too
-            log.info("%s: %d %s", path.name, count, what)
+            log.info("%s: %s", path.name, counted(count, what))
     return CocoSource(name, photos, annotations, labels, key)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -322,9 +323,13 @@ class Segmenter:
         """Adds images with their masks; returns the encoded images and the new support set."""
         self.learn_range(images)
         encoded, annotated = self.encode_all(images), []
+        known: dict[str, dict[str, Path]] = defaultdict(dict)  # class -> what its masks are stored as
         for i, (image, image_masks) in enumerate(zip(encoded, masks, strict=True), 1):
             full_masks = {
-                k: read_mask_of(mask, image.size, f"mask {i} of {k!r}", self.max_pixels)
+                # Masks of annotation files hold 0, 1 and 255 already; 255 alone is ignored there.
+                k: torch.from_numpy(mask)
+                if names is not None
+                else read_mask_of(mask, image.size, f"mask {i} of {k!r}", self.max_pixels, known[k])
                 for k, mask in image_masks.items()
             }
             annotated.append(SupportImage.of(image, full_masks))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
@@ -351,7 +352,7 @@ class Project:
         where = f"task {example.task}"
         image = self._images.encode(self._client.image(example.address), f"of {where}", self.values)
         with self._images.claim(image):
-            masks = drawn(example.regions, image.size, where, ReadOptions()).masks()
+            masks = drawn(example.regions, image.size, where, ReadOptions()).annotated(Path(where)).masks
             return SupportImage.of(image, {name: torch.from_numpy(mask) for name, mask in masks.items()})
 
 

@@ -124,8 +124,8 @@ def test_what_is_tolerated_is_reported_with_counts(root, caplog):
     for _ in range(2):  # cold and warm
         caplog.clear()
         coco_source(root, "val", progress=False)
-        assert "1 polygons of fewer than 3 points, left out" in caplog.text
-        assert "1 annotations without a polygon" in caplog.text
+        assert "1 polygon of fewer than 3 points, left out" in caplog.text
+        assert "1 annotation without a polygon" in caplog.text
 
 
 def test_photographs_that_are_missing_are_counted(root):

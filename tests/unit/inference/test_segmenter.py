@@ -459,3 +459,27 @@ def test_a_list_goes_on_where_memory_ends_for_one_image(monkeypatch):
     found = it.segment([picture(5)[0], picture(6, hw=(50, 120))[0], picture(7)[0]], batch=3)
     assert [type(own).__name__ for own in found] == ["Segmentation", "DataError", "Segmentation"]
     assert "image 1: there is not enough memory" in str(found[1])
+
+
+def test_numbers_that_differ_between_mask_files_are_never_one_class(tmp_path):
+    paths = [tmp_path / f"{k}.png" for k in range(2)]
+    for k, path in enumerate(paths, 1):
+        Image.fromarray(picture(0)[1] * k).save(path)
+    it = segmenter()
+    with pytest.raises(DataError, match=r"1\.png holds the number 2 and .*0\.png the number 1"):
+        it.add_class("square", [picture(k)[0] for k in range(2)], paths)
+    assert it.classes == ()
+
+
+def test_255_of_an_annotation_file_is_ignored_also_beside_no_pixel_of_the_class(tmp_path):
+    image, mask = picture(0)
+    Image.fromarray(image).save(tmp_path / "x.png")
+    ignored = np.where(mask == 1, 255, 0).astype(np.uint8)
+    it = with_squares()
+    found = AnnotatedImage(
+        image=tmp_path / "x.png", size=mask.shape, masks={"square": ignored, "other": mask.astype(np.uint8)}
+    )
+    it.add_annotated([found])
+    (own,) = [support for support in it.supports.images if "other" in support.masks]
+    assert not own.shows("square")
+    assert own.shows("other")

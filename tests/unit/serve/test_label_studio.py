@@ -187,6 +187,12 @@ def test_an_event_has_the_annotations_read_again_and_changes_the_version(server,
     assert studio.setup().json()["model_version"] == before
 
 
+def test_a_task_with_nothing_but_ignored_regions_is_no_example(server, studio, caplog):
+    server.task(2, OTHER, [brush(OTHER_MASK, label="ignore")])
+    studio.predict(server.task(3, THIRD))
+    assert "task 2 is not used as an example: ignored regions and no class" in caplog.text
+
+
 def test_without_events_an_image_that_did_not_come_is_requested_again(server, studio, monkeypatch, caplog):
     server.task(2, OTHER, [brush(OTHER_MASK)])
     tasks = server.task(3, THIRD)
