@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fewseg.annotations.coco import CocoResultsWriter, CocoWriter, is_coco, iter_coco
@@ -24,6 +25,7 @@ from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import SUPPORT_FORMATS, ReadOptions
 from fewseg.annotations.values import (
     AnnotatedImage,
+    CompressedMasks,
     Items,
     OnlyIgnoredError,
     Problem,
@@ -55,13 +57,22 @@ _FOLDER_READERS = (
 """Layouts of folders, recognised by what lies in them; any other folder holds JSON files or masks."""
 
 
+_PLAIN = 50  # images whose masks are kept as they are
+
+
 def read_supports(path: Path | str, options: ReadOptions | None = None) -> list[AnnotatedImage]:
-    """Reads annotated images; all must be usable."""
-    items = list(iter_supports(path, options))
-    supports = [item for item in items if isinstance(item, AnnotatedImage)]
-    wrong = [str(item.error) for item in items if isinstance(item, Problem)]
+    """Reads annotated images; all must be usable. Of thousands the masks are kept compressed."""
+    supports: list[AnnotatedImage] = []
+    wrong = []
+    for item in iter_supports(path, options):
+        if isinstance(item, Problem):
+            wrong.append(str(item.error))
+        elif len(supports) < _PLAIN:
+            supports.append(item)
+        else:
+            supports.append(replace(item, masks=CompressedMasks(item.masks)))
     if wrong:
-        count = f"{len(wrong)} of {len(items)}"
+        count = f"{len(wrong)} of {len(wrong) + len(supports)}"
         raise DataError(f"{path}: {count} annotated images cannot be used{summary(wrong)}")
     if not supports:
         raise DataError(f"{path} holds no annotated image: annotate one, or give another path")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,23 @@ class AnnotatedImage:
     size: tuple[int, int]  # (H, W), EXIF orientation applied
     masks: Mapping[str, Mask]
     assumed: Mapping[str, int] = field(default_factory=dict)  # things that were read in a certain way: count
+
+
+class CompressedMasks(Mapping[str, Mask]):
+    """Masks of many images at once: a thousandth of their size in memory, and slower to look at."""
+
+    def __init__(self, masks: Mapping[str, Mask]) -> None:
+        self._stored = {name: (mask.shape, zlib.compress(mask.tobytes(), 1)) for name, mask in masks.items()}
+
+    def __getitem__(self, name: str) -> Mask:
+        shape, content = self._stored[name]
+        return np.frombuffer(bytearray(zlib.decompress(content)), np.uint8).reshape(shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
 
 
 @dataclass(frozen=True)

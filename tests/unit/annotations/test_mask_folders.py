@@ -1,11 +1,15 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from fewseg.annotations import formats
 from fewseg.annotations.formats import iter_supports, read_supports
 from fewseg.annotations.options import SUPPORT_FORMATS, ReadOptions
 from fewseg.annotations.values import Problem
 from fewseg.types import DataError
+from memory import growth
 
 
 def problems(path):
@@ -411,3 +415,22 @@ def test_a_mask_without_an_image_is_reported(tmp_path, write_image, write_mask, 
     errors = problems(tmp_path)
     assert list(errors) == [str(tmp_path / masks / "y.png")]
     assert "belongs to no image" in errors[str(tmp_path / masks / "y.png")]
+
+
+def test_the_masks_of_thousands_of_images_do_not_fill_the_memory(tmp_path, monkeypatch):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    Image.new("L", (2000, 1500)).save(tmp_path / "images/0.png")
+    mask = Image.new("L", (2000, 1500))
+    mask.paste(1, (200, 300, 900, 1200))
+    mask.save(tmp_path / "masks/0.png")
+    for k in range(1, 40):
+        for folder in ("images", "masks"):
+            shutil.copy(tmp_path / folder / "0.png", tmp_path / folder / f"{k}.png")
+    monkeypatch.setattr(formats, "_PLAIN", 2)
+    found = []
+    assert growth(lambda: found.extend(read_supports(tmp_path))) < 25 * 2000 * 1500
+    assert len(found) == 40
+    for image in (found[0], found[-1]):
+        assert list(image.masks) == ["object"]
+        assert np.array_equal(image.masks["object"], np.asarray(mask))
