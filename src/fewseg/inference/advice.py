@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewseg.annotations.values import counted
 from fewseg.inference.choose import input_of, log_odds
 from fewseg.inference.input_size import larger
 from fewseg.inference.model import GUIDE, EncodedImage, Tiles, Whole
@@ -93,9 +94,11 @@ class RunSummary:
             if choice is not None and iou is not None:
                 parts.append(f"expected IoU {iou:.2f}{_mark(choice.calibrated)}")
             if mean is not None:
-                parts.append(f"mean quality {mean:.2f}{_mark(name not in self._rough)} on {count} images")
+                parts.append(
+                    f"mean quality {mean:.2f}{_mark(name not in self._rough)} on {counted(count, 'images')}"
+                )
             elif images := self._sides.total():
-                parts.append(f"found on none of {images} images")
+                parts.append(f"found on none of {counted(images, 'images')}")
             if parts:
                 lines.append(f"{name}: {', '.join(parts)}")
             if (iou is not None and iou < _LOW) or (mean is not None and mean < _LOW):

@@ -66,7 +66,7 @@ def choice(iou, calibrated=True, inputs=("65 px",)):
 @pytest.mark.parametrize(("side", "option"), [(70, "--size 97"), (200, "--tiles 65")])
 def test_a_low_expected_iou_alone_is_enough_and_large_images_are_cut(it, side, option):
     found = summary(it, [0.9], [RED], choice(0.3), side)
-    assert found.lines[0] == "square: expected IoU 0.30, mean quality 0.90 on 1 images"
+    assert found.lines[0] == "square: expected IoU 0.30, mean quality 0.90 on 1 image"
     assert found.lines[-1].startswith(f"or try {option}")
     assert len(summary(it, [0.9], [RED], choice(0.6)).lines) == 1
 
@@ -99,7 +99,7 @@ def test_no_other_input_is_proposed_where_images_are_cut_into_tiles(side):
 def test_what_is_not_calibrated_is_marked(it):
     found = summary(it, [0.8], [RED], choice(0.87, calibrated=False), calibrated=False)
     assert found.lines == (
-        "square: expected IoU 0.87 (uncalibrated), mean quality 0.80 (uncalibrated) on 1 images",
+        "square: expected IoU 0.87 (uncalibrated), mean quality 0.80 (uncalibrated) on 1 image",
     )
 
 
@@ -117,12 +117,12 @@ def test_a_class_that_is_found_nowhere_is_named(it):
 def test_a_class_is_found_where_its_probability_is_above_the_threshold(it, threshold, found):
     """A log-odds of 1 is a probability of 0.73."""
     (line,) = summary(it, [0.8], [RED], threshold=threshold).lines
-    assert line == f"square: {'mean quality 0.80 on 1 images' if found else 'found on none of 1 images'}"
+    assert line == f"square: {'mean quality 0.80 on 1 image' if found else 'found on none of 1 image'}"
 
 
 def test_a_class_that_no_label_is_given_for_is_not_found(it):
     made = {"negatives": frozenset({"square"}), "floors": {"square": 0.8}}
-    assert summary(it, [0.8], [RED], **made).lines == ("square: found on none of 1 images",)
+    assert summary(it, [0.8], [RED], **made).lines == ("square: found on none of 1 image",)
 
 
 def test_only_the_least_certain_are_kept(it, monkeypatch):
