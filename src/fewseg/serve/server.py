@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from fewseg.inference.options import QUICK_MODEL, ModelOptions
 from fewseg.ops.files import check_writable, folder_alone, remove_left
+from fewseg.serve.kept import KeptPages
 from fewseg.serve.limits import MIB, Limits
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class ServeOptions:
     session_mib: int = 2048  # memory that one open page may use.
     sessions: int = 8  # pages that may be open at the same time.
     idle_minutes: int = 60  # a page not used for this long while a server runs loses its images and masks.
-    # a folder that keeps the open pages, images and masks, until they are closed or time out: a page goes on
-    # where it was when the server is started again. By default they are lost with the server.
+    # a folder of its own, which keeps the open pages, images and masks, until they are closed or time out: a
+    # page goes on where it was when the server is started again. By default they are lost with the server.
     keep: Path | None = None
     # URL of a Label Studio to be the ML backend of as well. Its API token is read from the environment
     # variable LABEL_STUDIO_API_KEY; where BASIC_AUTH_USER and BASIC_AUTH_PASS are set, Label Studio must send
@@ -169,6 +170,7 @@ def _kept(folder: Path | None) -> Iterator[None]:
     with folder_alone(folder) as alone:
         if not alone:
             raise ValueError(f"another server keeps its pages in {folder} now: give a different --keep")
+        KeptPages(folder).check()
         yield
 
 

@@ -139,6 +139,65 @@ def test_idle_time_counts_only_while_a_server_runs(page, tmp_path):
         assert folder.exists()
 
 
+def test_only_pages_are_removed_or_touched(page, tmp_path):
+    (own,) = tmp_path.iterdir()
+    foreign = [tmp_path / name for name in ("holiday", "copy", "0" * 32, "1" * 32, "f" * 32)]
+    for folder in foreign:
+        (folder / "inner").mkdir(parents=True)
+    shutil.copy(own / "page.json", foreign[1])
+    (foreign[2] / "one.jpg").touch()
+    (foreign[3] / "page.json").write_text('{"classes": [], "title": "mine"}')
+    found = sorted(tmp_path.rglob("*"))
+    for folder in (own, *foreign):
+        os.utime(folder, (0, 0))
+    with opened(tmp_path).http:  # its start renews
+        assert own.stat().st_mtime > 0
+        assert all(folder.stat().st_mtime == 0 for folder in foreign)
+    os.utime(own, (0, 0))
+    create_app(model(), Limits(idle_seconds=50), keep=tmp_path).state.pages.sweep_kept()
+    assert sorted(tmp_path.rglob("*")) == [file for file in found if own not in (file, file.parent)]
+
+
+def test_what_a_kill_leaves_of_a_page_is_removed(page, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    def swept():
+        for folder in tmp_path.iterdir():
+            os.utime(folder, (0, 0))
+        create_app(model(), Limits(idle_seconds=50), keep=tmp_path).state.pages.sweep_kept()
+
+    (folder,) = tmp_path.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            kept.Path, "unlink", lambda file: killed() if file.name == "page.json" else os.unlink(file)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            kept.KeptPage(folder).remove()
+    assert [file.name for file in folder.iterdir()] == ["page.json"]
+    fresh = kept.KeptPages(tmp_path).page("fresh")
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "atomic_write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fresh.write({"classes": [], "images": [], "version": 0, "next": [0, 1]}, {"a.image": b"1"})
+    assert len(list(tmp_path.iterdir())) == 2
+    swept()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_of_other_things_is_refused(page, tmp_path):
+    other = tmp_path / "other"
+    (other / "photos").mkdir(parents=True)
+    with pytest.raises(
+        ValueError, match=f"--keep must be an empty folder.*: {other} has photos; give"
+    ) as found:
+        serve(ServeOptions(port=0, keep=other), print)
+    assert "\n" not in str(found.value)
+    kept.KeptPages(tmp_path).check()  # it has a page beside
+    (other / "photos").rename(other / ".hidden")
+    kept.KeptPages(other).check()
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"images": [{}]}', b"[" * 9999])
 def test_a_page_that_is_broken_on_the_disk_is_one_that_is_unknown(page, tmp_path, caplog, content):
     (folder,) = tmp_path.iterdir()
