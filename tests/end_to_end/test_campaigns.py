@@ -52,6 +52,53 @@ def test_broken_inputs_end_in_success_or_in_one_clear_line():
     assert all(each["inputs"] == 15 and not each["wrong"] for each in found)
 
 
+@pytest.fixture
+def fuzz(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("fuzz")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{root}/a.json: it is no JSON", "done refused"),
+        ("{root}: it is no JSON", "wrong names no file"),
+        ("{root}/b.json: it lacks a.jpg", "done refused"),
+        ("a.json: it is\nno JSON", "wrong several lines"),
+        ("", "wrong ValueError"),
+    ],
+)
+def test_a_refusal_names_the_file(fuzz, tmp_path, text, found):
+    def read(root):
+        raise ValueError(text.format(root=root))
+
+    reader = fuzz.Reader(make=None, mutate=None, read=read, other=r"b\.json: it lacks")
+    assert fuzz.check(reader, tmp_path, "a.json").startswith(found)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "wrong"),
+    [
+        ({"success": 500}, 1),
+        ({"refused": 500}, 1),
+        ({"success": 1, "refused": 499}, 0),
+        ({"backend success": 1, "422": 499}, 0),
+        ({"success": 499}, 0),  # too few to tell
+    ],
+)
+def test_a_reader_that_takes_all_or_none_is_wrong(fuzz, kinds, wrong):
+    found = {"reader": "x", "inputs": sum(kinds.values()), "wrong": 0, "first": [], **kinds}
+    fuzz.judge(found)
+    assert (found["wrong"], len(found["first"])) == (wrong, wrong)
+
+
+def test_the_memory_of_an_input_does_not_depend_on_the_one_before(fuzz):
+    told = []
+    for mib in (96, 64):
+        fuzz.limited(told.append, 0, fuzz.Options(), lambda: bytearray(b"x" * (mib << 20)) and "done")  # noqa: B023
+    assert [int(line.split()[2]) >= mib for line, mib in zip(told[2::3], (96, 64), strict=True)] == [True] * 2
+
+
 LONG = {
     "images": 10_000,
     "in all": 10_000,
