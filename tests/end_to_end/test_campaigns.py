@@ -1,11 +1,14 @@
-"""A few of the kills and of the broken inputs of ``benchmarks/kills.py`` and ``benchmarks/fuzz.py``."""
+"""A little of what ``kills.py``, ``fuzz.py``, ``load.py`` and ``long.py`` do, and how they judge."""
 
+import asyncio
 import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -52,10 +55,48 @@ def test_broken_inputs_end_in_success_or_in_one_clear_line():
     assert all(each["inputs"] == 15 and not each["wrong"] for each in found)
 
 
+@pytest.mark.slow
+def test_some_users_at_once_get_what_they_ask_for():
+    given = {"users": 6, "seconds": 4, "pause": 0.03, "idle": 3, "rare": 1, "slow": 0.5, "size": 65}
+    words = [f"--{name}={value}" for name, value in given.items()]
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "load.py"), *words], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, (done.stdout[-2000:], done.stderr[-2000:])
+    found = json.loads(done.stdout)
+    assert given.items() <= found.items()
+    assert min(found["successes"].values()) >= 1
+
+
 @pytest.fixture
-def fuzz(monkeypatch):
+def benchmark_file(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("fuzz")
+    return importlib.import_module
+
+
+@pytest.fixture
+def fuzz(benchmark_file):
+    return benchmark_file("fuzz")
+
+
+def test_a_user_who_is_refused_is_told(benchmark_file):
+    load = benchmark_file("load")
+
+    def refuse(request):
+        opened = request.url.path == "/api/sessions"
+        return httpx.Response(201, json={"token": "x"}) if opened else httpx.Response(422, text="no")
+
+    async def page(user):
+        async with httpx.AsyncClient(base_url="http://x", transport=httpx.MockTransport(refuse)) as user.http:
+            await user.page(time.monotonic() + 60)
+
+    user = load.User(0, load.Options(pause=0.0), "http://x")
+    asyncio.run(page(user))
+    assert user.wrong == ["upload: 422 no"]
+    assert user.successes == {"open": 1}
+    assert "draw: 0 successes, at least 1 expected" in load.lacking([user])
+    user.check("slow reader", b"HTTP/1.1 200 OK half", b"whole")
+    assert len(user.wrong) == 2
 
 
 @pytest.mark.parametrize(
@@ -120,9 +161,8 @@ LONG = {
     ],
 )
 @pytest.mark.parametrize("before", [[], [LONG]])
-def test_a_long_run_that_grows_is_named(before, change, text, monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    long = importlib.import_module("long")
+def test_a_long_run_that_grows_is_named(before, change, text, benchmark_file, tmp_path):
+    long = benchmark_file("long")
     lines = [*before, LONG | {"in all": 20_000} | change]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = long.main(long.Options(images=20_000, entries=0, log=tmp_path / "a.jsonl"))

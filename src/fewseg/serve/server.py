@@ -98,7 +98,8 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
             log_level="warning",
             access_log=False,
             server_header=False,
-            limit_concurrency=64,
+            # a browser opens six connections; what they may send has a budget of bytes
+            limit_concurrency=6 * options.sessions + 16,
             http=Connection,
         )
         uvicorn.Server(config).run(sockets=[listener])

@@ -110,6 +110,15 @@ def test_on_any_address_the_server_answers_to_names_that_it_was_given_and_to_ip_
         assert "start the server with --behind" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(("sessions", "connections"), [(8, 64), (50, 316)])
+def test_each_page_may_have_the_connections_that_a_browser_opens(monkeypatch, sessions, connections):
+    configs = []
+    monkeypatch.setattr("fewseg.inference.model.load_model", lambda *_, **__: model())
+    monkeypatch.setattr("uvicorn.Server.run", lambda server, **_: configs.append(server.config))
+    assert main(["serve", "--port", "0", "--sessions", str(sessions)]) == 0
+    assert configs[0].limit_concurrency == connections
+
+
 def test_the_command_for_a_folder_names_the_same_model():
     options = ModelOptions(model="a b.safetensors", size=473, tiles=512, refine=True)
     words = shlex.split(label_options(options))
