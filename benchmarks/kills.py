@@ -1,33 +1,34 @@
 """Kills at random moments: does the next run end where an undisturbed one does, and is anything left behind?
 
-Each trial starts one piece of work, ends it with SIGKILL at a moment drawn from the time that the work takes
+Each trial starts a job, ends it with SIGKILL at a moment drawn from the time that the job takes
 (in half of the trials its leading process alone, in the others all of its processes), looks at the files, and
-does the work again to its end. Checked are:
+does the job again to its end. Checked are:
 
 - no file that has its final name is half written, right after the kill and at the end;
-- the end is bit for bit that of undisturbed work;
-- no temporary file, no lock and no process is left;
+- the end is bit for bit that of an undisturbed job;
+- no temporary file and no lock is left, and no process after two minutes;
 - what a server has answered, the next one knows: classes, images, masks, roles (``fewseg serve --keep``).
 
 uv run python benchmarks/kills.py [--kills 20] [--seed 0] [--only label train ...] [--disk] [--log FILE]
 
-Kills that came after the end of the work do not count: the campaign goes on until ``--kills`` have hit it.
-With ``--disk`` (root only) the work runs too on a small tmpfs, which fills up, on one that is read-only, and
-on an ext4 that turns read-only after an error while the work writes; on a sound disk with room it goes on to
+Kills that came after the end of the job do not count: the campaign goes on until ``--kills`` have hit it. Of
+a server those count that came while its client had a page open.
+With ``--disk`` (root only) the job runs too on a small tmpfs, which fills up, on one that is read-only, and
+on an ext4 that turns read-only after an error while the job writes; on a sound disk with room it goes on to
 the same end. With ``--log`` a campaign is done in parts: the same command goes on, also with more kills, and
-ends with the sums. Several of these commands may share the file, each with other works (``--only``): one for
+ends with the sums. Several of these commands may share the file, each with other jobs (``--only``): one for
 each core.
 """
 
 from __future__ import annotations
 
+import csv
 import ctypes
 import hashlib
 import importlib
 import io
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -42,11 +43,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
 import tyro
+import yaml
 
+from fewseg.ops.files import _TEMPORARY
 from parts import in_memory, keep, lines_of, total
 
 HERE = Path(__file__).resolve()
@@ -59,14 +63,14 @@ STAMPED = ("environment", "wall_seconds", "created", "seconds", "digest", "count
 class Options:
     """How often what is killed."""
 
-    kills: int = 20  # of each work, before its end
+    kills: int = 20  # of each job, before its end
     seed: int = 0
-    only: tuple[str, ...] = ()  # of the works; all by default
+    only: tuple[str, ...] = ()  # of the jobs; all by default
     disk: bool = False  # full and read-only file systems too
     folder: Path | None = None  # where to work; a temporary folder in memory by default
     log: Path | None = None  # a file of the parts that were done
-    part: int = 10  # kills of a work, before the next one's turn
-    amount: int = 60  # of photographs, steps and episodes that a work is about
+    part: int = 10  # kills of a job, before the next one's turn
+    amount: int = 60  # of photographs, steps and episodes that a job is about
 
 
 def amount() -> int:
@@ -193,7 +197,7 @@ def evaluate_ray(inputs: Path, out: Path) -> None:
 
 
 def on_cluster(act: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
-    """A work on a Ray cluster that runs already, and goes on after it."""
+    """A job on a Ray cluster that runs already, and goes on after it."""
 
     def joined(inputs: Path, out: Path) -> None:
         os.environ["RAY_ADDRESS"] = CLUSTER.address
@@ -227,7 +231,7 @@ def export(inputs: Path, out: Path) -> None:
     command("export", "--support", inputs / "sup", "--model", model, "--size", SIZE, "--out", out / "graphs")
 
 
-WORKS: dict[str, Callable[[Path, Path], None]] = {
+JOBS: dict[str, Callable[[Path, Path], None]] = {
     "label": label_formats,
     "label-polygons": label_polygons,  # the files have the names of those of "labelme"
     "train": train,
@@ -242,7 +246,7 @@ WORKS: dict[str, Callable[[Path, Path], None]] = {
     "label-cluster": on_cluster(label_ray),
 }
 IN_MEMORY = ("index", "features")
-"""Works that go on without a disk: what they keep is a cache."""
+"""Jobs that go on without a disk: what they keep is a cache."""
 
 ENDLESS = 3600  # seconds
 
@@ -251,7 +255,7 @@ IDLE = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 class Cluster:
-    """A Ray cluster of this machine, which outlives the works that join it."""
+    """A Ray cluster of this machine, which outlives the jobs that join it."""
 
     def __init__(self) -> None:
         self.address, self.head = "", None
@@ -280,7 +284,7 @@ class Cluster:
         self.head = None
 
     def processes(self) -> tuple[list[int], list[int]]:
-        """Those that go on without a work, and those that a work's tasks and actors run in."""
+        """Those that go on without a job, and those that a job's tasks and actors run in."""
         staying, working = [], []
         for pid in [] if self.head is None else [self.head.pid, *descendants(self.head.pid)]:
             busy = (words := command_of(pid)).startswith("ray::") and not words.startswith(IDLE)
@@ -292,7 +296,7 @@ CLUSTER = Cluster()
 
 
 class Started:
-    """A piece of work in a session of its own: a fork of this process, which has all imported."""
+    """A job in a session of its own: a fork of this process, which has all imported."""
 
     def __init__(self, name: str, inputs: Path, out: Path) -> None:
         self.log = out.parent / "log.txt"
@@ -300,8 +304,8 @@ class Started:
         if self.pid == 0:
             os.setsid()
             torch.set_num_threads(1)  # makes its pool anew: threads that do so at once find none
-            sys.argv = [str(HERE), "work", name, str(inputs), str(out)]  # what starts further ranks
-            work(name, inputs, out, self.log)
+            sys.argv = [str(HERE), "do", name, str(inputs), str(out)]  # what starts further ranks
+            do(name, inputs, out, self.log)
 
     def kill(self, *, alone: bool = False) -> None:
         """Kills all its processes, or the leading one alone, whose end must end the others."""
@@ -312,7 +316,7 @@ class Started:
         self.wait()
 
     def wait(self) -> int:
-        """The exit status; a work that does not end is an error."""
+        """The exit status; a job that does not end is an error."""
         end = time.monotonic() + ENDLESS
         while time.monotonic() < end:
             done, status = os.waitpid(self.pid, os.WNOHANG)
@@ -329,7 +333,7 @@ class Started:
 
 @contextmanager
 def cluster_of(name: str) -> Iterator[None]:
-    """The cluster that a work joins, if it joins one."""
+    """The cluster that a job joins, if it joins one."""
     if not name.endswith("-cluster"):
         yield
         return
@@ -352,7 +356,7 @@ def descendants(pid: int) -> list[int]:
 
 
 PATIENCE = 120.0
-"""Seconds for the other processes of a work to end after its leading one; Ray's agents need more than 30."""
+"""Seconds for the other processes of a job to end after its leading one; Ray's agents need more than 30."""
 
 
 def adopt_orphans() -> None:
@@ -362,7 +366,7 @@ def adopt_orphans() -> None:
 
 
 def left_running() -> list[str]:
-    """The processes that a work left behind for good, which are ended here."""
+    """The processes that a job left behind for good, which are ended here."""
     end = time.monotonic() + PATIENCE
     while (found := running()) and time.monotonic() < end:
         time.sleep(0.05)
@@ -396,8 +400,8 @@ def command_of(pid: int) -> str:
         return ""
 
 
-def work(name: str, inputs: Path, out: Path, log: Path | None = None) -> None:
-    """Does a work in this process and ends it."""
+def do(name: str, inputs: Path, out: Path, log: Path | None = None) -> None:
+    """Does a job in this process and ends it."""
     status = 1
     try:
         if log is not None:
@@ -405,7 +409,7 @@ def work(name: str, inputs: Path, out: Path, log: Path | None = None) -> None:
             os.dup2(file, 1)
             os.dup2(file, 2)
         os.environ["FEWSEG_CACHE"] = str(out / "cache")
-        WORKS[name](inputs, out)
+        JOBS[name](inputs, out)
         (out.parent / "modules").write_text(" ".join(sys.modules))
         status = 0
     except SystemExit as error:
@@ -417,14 +421,11 @@ def work(name: str, inputs: Path, out: Path, log: Path | None = None) -> None:
     os._exit(status)
 
 
-TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}-[0-9]+-[0-9a-f]{12}(\.[^.]*)?")
-
-
 def broken(out: Path, temporary: bool) -> list[str]:
     """What is wrong with the files: half ones and, where they may not be, temporary ones and locks."""
     found = []
     for file in sorted(out.rglob("*")):
-        if TEMPORARY.fullmatch(file.name) or file.suffix in (".lock", ".tmp"):
+        if _TEMPORARY.fullmatch(file.name) or file.suffix in (".lock", ".tmp"):
             found += [f"left: {file.relative_to(out)}"] if not temporary else []
         elif file.is_file() and (why := half_written(file)):
             found.append(f"half written: {file.relative_to(out)} ({why})")
@@ -433,35 +434,77 @@ def broken(out: Path, temporary: bool) -> list[str]:
 
 def half_written(file: Path) -> str:
     """Why a file cannot be read whole; empty where it can."""
-    from PIL import Image
-    from safetensors import safe_open
-
     try:
-        if file.suffix in (".jsonl", ".journal"):
-            # the last line may be cut off by the next run
-            [json.loads(line) for line in file.read_bytes().split(b"\n")[:-1]]
-        elif file.suffix == ".json":
-            json.loads(file.read_bytes())
-        elif file.suffix in (".png", ".jpg"):
-            with Image.open(file) as image:
-                image.load()
-        elif file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as tensors:
-                [tensors.get_tensor(key) for key in tensors.keys()]  # noqa: SIM118
-        elif file.suffix in (".npy", ".npz"):
-            found = np.load(file, allow_pickle=False)
-            [found[key] for key in getattr(found, "files", ())]
-        elif file.suffix == ".parquet":
-            from pyarrow import parquet
-
-            parquet.read_table(file)
-        elif file.suffix == ".onnx":
-            import onnx
-
-            onnx.load(file)
+        READ.get(file.suffix, Path.stat)(file)
     except Exception as error:  # whatever a broken file leads to
         return f"{type(error).__name__}: {str(error)[:80]}"
     return ""
+
+
+def read_lines(file: Path) -> None:
+    for line in file.read_bytes().split(b"\n")[:-1]:  # the last one may be cut off by the next run
+        json.loads(line)
+
+
+def read_ending(file: Path) -> None:
+    text, end = file.read_text("utf-8"), "</html>\n" if file.suffix == ".html" else "\n"
+    if text and not text.endswith(end):  # YOLO's file of an image without things is empty
+        raise ValueError(f"it ends with {text[-20:]!r}")
+
+
+def read_table(file: Path) -> None:
+    read_ending(file)
+    with file.open(encoding="utf-8", newline="") as text:
+        if len(lengths := set(map(len, csv.reader(text)))) != 1:
+            raise ValueError(f"lines of {sorted(lengths)} values")
+
+
+def read_yaml(file: Path) -> None:
+    read_ending(file)
+    yaml.safe_load(file.read_bytes())
+
+
+def read_picture(file: Path) -> None:
+    from PIL import Image
+
+    with Image.open(file) as image:
+        image.load()
+
+
+def read_arrays(file: Path) -> None:
+    found = np.load(file, allow_pickle=False)
+    [found[key] for key in getattr(found, "files", ())]
+
+
+def read_parquet(file: Path) -> None:
+    from pyarrow import parquet
+
+    parquet.read_table(file)
+
+
+def read_graph(file: Path) -> None:
+    import onnx
+
+    onnx.load(file)
+
+
+def tensors_of(file: Path) -> bytes:
+    """All that a safetensors file has, but for the stamps of its metadata."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as stored:
+        tensors = [(key, stored.get_tensor(key)) for key in sorted(stored.keys())]
+        about = {key: unstamped(json.loads(text)) for key, text in (stored.metadata() or {}).items()}
+    values = [(k, t.dtype, t.shape, t.reshape(-1).view(torch.uint8).numpy().tobytes()) for k, t in tensors]
+    return repr([json.dumps(about, sort_keys=True), values]).encode()
+
+
+READ: dict[str, Callable[[Path], object]] = {
+    ".jsonl": read_lines, ".journal": read_lines, ".json": lambda file: json.loads(file.read_bytes()),
+    ".txt": read_ending, ".html": read_ending, ".csv": read_table, ".yaml": read_yaml,
+    ".xml": ElementTree.parse, ".png": read_picture, ".jpg": read_picture, ".npy": read_arrays,
+    ".npz": read_arrays, ".safetensors": tensors_of, ".parquet": read_parquet, ".onnx": read_graph,
+}  # fmt: skip
 
 
 def outcome(out: Path) -> dict[str, str]:
@@ -469,7 +512,7 @@ def outcome(out: Path) -> dict[str, str]:
     found = {}
     for file in sorted(out.rglob("*")):
         name = file.relative_to(out).as_posix()
-        if not file.is_file() or name.startswith("cache/") or TEMPORARY.fullmatch(file.name):
+        if not file.is_file() or name.startswith("cache/") or _TEMPORARY.fullmatch(file.name):
             continue
         if "tfevents" in file.name or file.suffix == ".journal":  # may hold a name twice: the last counts
             continue
@@ -500,16 +543,6 @@ def rows_of(folder: Path) -> bytes:
     return repr([sorted({repr(table.schema.metadata) for table in tables}), rows]).encode()
 
 
-def tensors_of(file: Path) -> bytes:
-    import torch
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as stored:
-        tensors = [(key, stored.get_tensor(key)) for key in sorted(stored.keys())]
-    values = [(k, t.dtype, t.shape, t.reshape(-1).view(torch.uint8).numpy().tobytes()) for k, t in tensors]
-    return repr(values).encode()
-
-
 def unstamped(value):
     """JSON without what differs from run to run."""
     if isinstance(value, dict):
@@ -518,11 +551,11 @@ def unstamped(value):
 
 
 WANTED: dict[str, dict[str, str]] = {}
-"""What the undisturbed works of this process ended with."""
+"""What the undisturbed jobs of this process ended with."""
 
 
 def campaign(name: str, trials: range, seed: int, inputs: Path, folder: Path) -> dict[str, object]:
-    """Kills one work so often; what was found."""
+    """Kills one job so often; what was found."""
     wrong: list[str] = []
     for _ in range(1 if name in WANTED or len(trials) == 1 else 2):
         found, seconds = undisturbed(name, inputs, folder)
@@ -561,7 +594,7 @@ def campaign(name: str, trials: range, seed: int, inputs: Path, folder: Path) ->
 
 
 def goes_on(name: str, inputs: Path, out: Path) -> list[str]:
-    """Does a work that was disturbed to its end; what is wrong there."""
+    """Does a job that was disturbed to its end; what is wrong there."""
     started = Started(name, inputs, out)
     status = started.wait()
     problems = [f"exit status {status}: {started.log.read_text()[-500:]}"] if status else []
@@ -681,7 +714,7 @@ def serve(inputs: Path, out: Path) -> None:
     command("serve", "--model", inputs / "tiny.safetensors", "--size", SIZE, "--port", port, "--keep", keep)
 
 
-WORKS["serve"] = serve
+JOBS["serve"] = serve
 
 
 def free_port() -> int:
@@ -729,7 +762,7 @@ def serve_campaign(trials: range, seed: int, inputs: Path, folder: Path) -> dict
         if not problems:
             shutil.rmtree(own)
     return {
-        "work": "serve", "kills": len(trials), "at work": len(trials), "open pages": pages,
+        "work": "serve", "kills": len(trials), "at work": pages, "open pages": pages,
         "downloads": got, "wrong": wrong,
     }  # fmt: skip
 
@@ -755,7 +788,7 @@ def after_server(inputs: Path, own: Path, received: Path, known: dict[str, objec
 
 
 def undisturbed(name: str, inputs: Path, folder: Path) -> tuple[dict[str, str], float]:
-    """What a work ends with, and the seconds that it takes."""
+    """What a job ends with, and the seconds that it takes."""
     own = folder / f"{name}-undisturbed"
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir()
@@ -764,7 +797,7 @@ def undisturbed(name: str, inputs: Path, folder: Path) -> tuple[dict[str, str], 
     if started.wait():
         raise RuntimeError(f"{name} fails undisturbed: {started.log.read_text()[-2000:]}")
     seconds = time.monotonic() - start
-    for module in (own / "modules").read_text().split():  # so that no later work has to load them
+    for module in (own / "modules").read_text().split():  # so that no later job has to load them
         with suppress(Exception):
             importlib.import_module(module)
     return outcome(own / "out"), seconds
@@ -840,7 +873,7 @@ def disks(name: str, seed: int, inputs: Path, folder: Path, times: int = 3) -> d
         with Disk(folder / f"{name}-disk-{k}", kind, kib) as disk:
             (own / "out").symlink_to(disk.folder / "out", target_is_directory=True)
             moment = float(rng.uniform(0, seconds)) if kind == "turning read-only" else None
-            act = serve_on_disk if name == "serve" else work_on_disk
+            act = serve_on_disk if name == "serve" else job_on_disk
             hit, problems = act(name, inputs, own, disk, moment)
             turned += hit
         wrong += [f"{kind} ({kib} KiB, {moment} s): {problem}" for problem in problems]
@@ -850,7 +883,7 @@ def disks(name: str, seed: int, inputs: Path, folder: Path, times: int = 3) -> d
     }  # fmt: skip
 
 
-def work_on_disk(
+def job_on_disk(
     name: str, inputs: Path, own: Path, disk: Disk, moment: float | None
 ) -> tuple[bool, list[str]]:
     """Whether the disk turned read-only at work, and what was wrong."""
@@ -917,15 +950,15 @@ def main(options: Options) -> list[dict[str, object]]:
     os.environ[AMOUNT] = str(options.amount)
     os.environ["RAY_AUTH_MODE"] = "disabled"  # of a cluster that only this machine reaches
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # by default 15: minutes on a busy machine
-    unknown = set(options.only) - set(WORKS)
+    unknown = set(options.only) - set(JOBS)
     if unknown:
-        raise SystemExit(f"unknown work {', '.join(sorted(unknown))}: choose among {', '.join(WORKS)}")
-    names = list(options.only or WORKS)
+        raise SystemExit(f"unknown job {', '.join(sorted(unknown))}: choose among {', '.join(JOBS)}")
+    names = list(options.only or JOBS)
     lines = [line for line in lines_of(options.log) if line["seed"] == str(options.seed)]
     counted = {k: [line for line in lines if line["work"] == k and "kills" in line] for k in names}
     tried = {k: sum(line["kills"] for line in own) for k, own in counted.items()}
-    # a server does not end: its older lines have one number
-    hits = {k: sum(line.get("at work", line["kills"]) for line in own) for k, own in counted.items()}
+    # older lines of a server have no "at work"
+    hits = {k: sum(line.get("at work", line.get("open pages")) for line in own) for k, own in counted.items()}
     adopt_orphans()
     with (
         tempfile.TemporaryDirectory(prefix="fewseg-kills-", dir=in_memory()) as temporary,
@@ -961,7 +994,7 @@ def main(options: Options) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["work"]:
-        work(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+    if sys.argv[1:2] == ["do"]:
+        do(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
     if any(each["wrong"] for each in main(tyro.cli(Options, description=__doc__))):
         sys.exit(1)

@@ -9,7 +9,11 @@ import time
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -25,14 +29,13 @@ def run(script, *words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "works",  # those that take minutes are in .ci/campaigns
+    "jobs",  # those that take minutes are in .ci/campaigns
     [("label", "label-polygons", "train"), ("evaluate", "index", "features", "serve")],
 )
-def test_killed_works_end_as_undisturbed_ones_and_leave_nothing(works):
-    found = run("kills.py", "--kills", "1", "--amount", "12", "--only", *works)
+def test_killed_jobs_end_as_undisturbed_ones_and_leave_nothing(jobs):
+    found = run("kills.py", "--kills", "1", "--amount", "12", "--only", *jobs)
+    assert {each["work"] for each in found} == set(jobs)
     assert all(not each["wrong"] for each in found)
-    hits = {work: sum(each["at work"] for each in found if each["work"] == work) for work in works}
-    assert hits == dict.fromkeys(works, 1)
 
 
 @pytest.mark.slow
@@ -77,6 +80,45 @@ def benchmark_file(monkeypatch):
 @pytest.fixture
 def fuzz(benchmark_file):
     return benchmark_file("fuzz")
+
+
+def written(folder):
+    """Whole files by name, with a temporary one."""
+    files = {
+        "a.json": b'{"a": 1}', "a.jsonl": b'{"a": 1}\n{"a"', "a.txt": b"0 0.5 0.5\n", "empty.txt": b"",
+        "a.csv": b"name,count\na,1\n", "a.html": b"<html></html>\n", "a.yaml": b"names: [a, b]\n",
+        "a.xml": b"<a><b/></a>", ".a.0badcafe-12-0123456789ab.png": b"half",
+    }  # fmt: skip
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    Image.new("L", (9, 9)).save(folder / "a.png")
+    np.savez(folder / "a.npz", a=np.zeros(9))
+    save_file({"a": torch.zeros(9)}, folder / "a.safetensors", {"about": '{"size": 1, "created": 5}'})
+
+
+def test_half_files_and_what_is_left_are_found(benchmark_file, tmp_path):
+    kills = benchmark_file("kills")
+    written(tmp_path)
+    assert kills.broken(tmp_path, temporary=True) == []
+    assert kills.broken(tmp_path, temporary=False) == ["left: .a.0badcafe-12-0123456789ab.png"]
+    whole = {file: file.read_bytes() for file in tmp_path.glob("a.*")}
+    for file, content in whole.items():
+        file.write_bytes(content[: len(content) // 2] + b"\n" * (file.suffix == ".jsonl"))
+        (problem,) = kills.broken(tmp_path, temporary=True)
+        assert problem.startswith(f"half written: {file.name}")
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "differs"), [('{"size": 2}', True), ('{"size": 1, "created": 6}', False)]
+)
+def test_an_end_differs_in_metadata_but_not_in_time(benchmark_file, tmp_path, metadata, differs):
+    kills = benchmark_file("kills")
+    written(tmp_path)
+    (tmp_path / "a.jsonl").unlink()  # whole at the end
+    before = kills.outcome(tmp_path)
+    save_file({"a": torch.zeros(9)}, tmp_path / "a.safetensors", {"about": metadata})
+    assert (kills.outcome(tmp_path) != before) == differs
 
 
 def test_a_user_who_is_refused_is_told(benchmark_file):
