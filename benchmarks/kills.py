@@ -251,7 +251,12 @@ IN_MEMORY = ("index", "features")
 ENDLESS = 3600  # seconds
 
 
-IDLE = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+IDLE = (
+    "ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent",
+    # of Ray Data, one of each for a cluster
+    "ray::_StatsActor", "ray::_UsageCollectionActor", "ray::_AutoscalingCoordinatorActor",
+    "ray::ActorLocationTracker",
+)  # fmt: skip
 
 
 class Cluster:

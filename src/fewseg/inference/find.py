@@ -183,7 +183,10 @@ def _of_list(place: str) -> tuple[str, Named]:
                 f"{place}, row {row} must have the path of a file or a URL, without '::', and a name where "
                 f"there are names, of up to {LONGEST} characters, got {shown}: correct it or remove the row"
             )
-        file, name = _place_beside(place, given[0]), given[1] if len(given) > 1 else None
+        try:
+            file, name = _place_beside(place, given[0]), given[1] if len(given) > 1 else None
+        except OSError as error:  # a store of an unknown kind, say
+            raise DataError(f"{place}, row {row}: {error}") from error
         if (other := names.setdefault(file, name)) != name:
             raise DataError(f"{place}, row {row} gives {shown}, which is {other} too: give each image once")
     root, found = _named(list(names))
