@@ -173,7 +173,10 @@ def test_a_list_in_a_store_names_files_beside_it(photos, tmp_path):
         ({"path": ["a.png", "zip://a::b.zip"]}, "list.parquet, row 2 must have .*, got zip://a::b.zip: corr"),
         ({"path": ["a.png", None]}, "list.parquet, row 2 must have .*, got None: correct it or remove"),
         ({"path": ["a.png", ""]}, "list.parquet, row 2 must have "),
-        ({"path": ["a.png", "eemory://b"]}, "list.parquet, row 2: eemory://b cannot .*Protocol not known: ee"),
+        (
+            {"path": ["a.png", "eemory://b"]},
+            "list.parquet, row 2: eemory://b cannot .*Protocol not known: ee",
+        ),
         (
             {"path": ["a.png", "b.png"], "name": ["1", None]},
             "list.parquet, row 2 must have .*, got b.png, None",
