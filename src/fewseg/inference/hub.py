@@ -51,7 +51,16 @@ def save(
     licence: str = "",
     results: str | Path | None = None,
 ) -> None:
-    """Writes a model and its supports; the card names ``place``, by default the folder, to load them from."""
+    """Writes a model and its supports; the card names ``place``, by default the folder, to load them from.
+
+    Raises:
+        ValueError: the folder holds supports and no model, so that they were saved by other means.
+    """
+    if (folder / SUPPORTS).exists() and not (folder / MODEL).exists():
+        raise ValueError(
+            f"{folder} holds a {SUPPORTS} and no {MODEL}: give another folder, as this one's supports would "
+            "be replaced"
+        )
     about = model.about or Checkpoint(config=model.config)
     folder.mkdir(parents=True, exist_ok=True)
     settings = {

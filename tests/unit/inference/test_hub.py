@@ -48,6 +48,17 @@ def test_tiles_and_the_absence_of_supports_come_back(tmp_path):
     assert "It has no annotated examples" in (tmp_path / CARD).read_text()
 
 
+def test_supports_that_were_saved_without_a_model_are_not_replaced(tmp_path):
+    it = with_squares()
+    it.save_supports(tmp_path / "supports.safetensors")
+    before = (tmp_path / "supports.safetensors").read_bytes()
+    for one in (segmenter(), it):
+        with pytest.raises(ValueError, match=r"holds a supports\.safetensors and no .*: give another folder"):
+            one.save_pretrained(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["supports.safetensors"]
+    assert (tmp_path / "supports.safetensors").read_bytes() == before
+
+
 def test_the_card_states_method_classes_training_and_the_scores_of_this_checkpoint(tmp_path):
     it = with_squares("pfenet")
     split = {"name": "pascal-5i", "fold": 2, "base": [1], "novel": [11, 12]}
