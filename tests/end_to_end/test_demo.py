@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
 
 from fewseg.backbones import ResNetShape
 from fewseg.data.synthetic import synthetic_5i
 from fewseg.demo import DemoOptions, PretrainConfig, rich_table, run_demo
 from fewseg.demo.report import warning
-from fewseg.demo.run import Head, demo_recipes, differences, read_fold, train_heads
+from fewseg.demo.run import differences, read_fold
 from fewseg.engine.checkpoint import load_checkpoint
 from result_files import make_counts, make_result
 from site_page import Page
@@ -104,33 +103,9 @@ def test_the_folder_holds_report_results_and_checkpoints_and_no_cache(done):
     assert not method.training
 
 
-@pytest.fixture
-def heads(done, tmp_path):
-    out, _ = done
-    data = read_fold(TINY, tmp_path)
-    recipes = demo_recipes(TINY, data, out / "demo-results" / "backbone.safetensors")
-    return [Head(recipe, data, tmp_path / recipe.name, tmp_path) for recipe in recipes if recipe.train]
-
-
-def test_heads_that_train_at_once_in_two_processes_are_those_that_train_in_turn(done, heads):
-    train_heads(heads, threads=2, progress=False)
-    for head in heads:
-        in_turn = done[0] / "demo-results" / head.folder.name / "best.safetensors"
-        first, second = (load_file(file) for file in (head.folder / "best.safetensors", in_turn))
-        assert first.keys() == second.keys()
-        assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_a_head_that_cannot_be_trained_in_its_own_process_is_one_line(heads, tmp_path):
-    (tmp_path / "file").write_text("")
-    first = replace(heads[0], folder=tmp_path / "file" / "below")
-    with pytest.raises(RuntimeError, match=r"^demo_pfenet: NotADirectoryError: [^\n]*$"):
-        train_heads([first, heads[1]], threads=2, progress=False)
-
-
 def test_times_are_measured_by_stage_and_the_terminal_table_has_every_line(done):
     _, result = done
-    stages = ["rendering", "backbone", "features", "heads", "testing", "pictures"]
+    stages = ["rendering", "backbone", "testing", "training pfenet", "training scl", "pictures"]
     assert list(result.seconds) == stages
     assert all(s > 0 for s in result.seconds.values())
     console = Console(width=120, record=True, file=io.StringIO())
@@ -155,7 +130,7 @@ def test_the_report_stands_alone_and_shows_pictures_scores_and_how_it_was_made(d
         assert f"{100 * r.miou_mean:.1f} [" in words
     for name in ("crescent", "cross", "droplet", "fish", "flower"):
         assert f"Find the {name}" in words
-    for part in ("torch 2", "Wall time on", '"train_images": 40', "heads", warning(result.results)):
+    for part in ("torch 2", "Wall time on", '"train_images": 40', "training scl", warning(result.results)):
         assert part in words, part
     one_shot = [r for r in result.results if r.shots == 1][2:]
     heads = [

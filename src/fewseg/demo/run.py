@@ -9,13 +9,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch.multiprocessing.spawn import ProcessException, spawn
 
 from fewseg.data.episodes import EpisodeSampler, TrainingSampler
 from fewseg.data.folds import FoldData
@@ -164,7 +162,7 @@ def demo_recipes(options: DemoOptions, data: FoldData, weights: Path) -> list[Re
         name="demo_matcher",
         variant=MATCHER,
         method=MatcherConfig(backbone=trunk),
-        data=partial(_rendered, data),
+        data=lambda fold, root: data,
         train=None,
         size=options.size,
         protocol=options.protocol,
@@ -187,10 +185,6 @@ def demo_recipes(options: DemoOptions, data: FoldData, weights: Path) -> list[Re
     ]
 
 
-def _rendered(data: FoldData, fold: int, root: Path | None) -> FoldData:
-    return data
-
-
 def _run(options: DemoOptions, cache: Path) -> DemoResult:
     folder, progress = options.out / _RESULTS, options.progress
     seconds: dict[str, float] = {}
@@ -203,24 +197,25 @@ def _run(options: DemoOptions, cache: Path) -> DemoResult:
         accuracy = pretrain(untrained, config, cells, weights, seed=seed, progress=progress)
     logger.info("backbone: %.0f %% of the object cells of its last steps are right", 100 * accuracy)
 
-    recipes = demo_recipes(options, data, weights)
-    heads = [Head(recipe, data, folder / recipe.name, cache) for recipe in recipes if recipe.train]
-    with timed(seconds, "features"):
-        store = plain_features(build_method(heads[0].recipe), data, options.size, cache)
-        store.ensure(data.source.ids, progress=progress)
-    with timed(seconds, "heads"):
-        train_heads(heads, options.threads, progress=progress)
+    def features(method: FewShotSegmenter) -> FeatureStore:
+        """Of the plain view, for training and for tests, shared by methods of one backbone."""
+        views = [EvalView(options.size)]
+        return FeatureStore(method.backbone, data.source, views, folder=cache, dtype=torch.float32)
+
     evaluators: dict[str, Evaluator] = {}
     results: dict[str, RunResult] = {}
     counts: dict[str, EpisodeCounts] = {}
-    for recipe in recipes:
-        with timed(seconds, "testing"):
+    for recipe in demo_recipes(options, data, weights):
+        stage = f"training {recipe.name.removeprefix('demo_')}" if recipe.train else "testing"
+        with timed(seconds, stage):
             method, about = build_method(recipe), Checkpoint(config=recipe.method)
             if recipe.train is not None:
-                method, about = load_checkpoint(folder / recipe.name / "best.safetensors")
-                method = method.to(memory_format=torch.channels_last)
-            store = plain_features(method, data, recipe.size, cache)
-            evaluator = Evaluator(method, data.source, store, progress=progress)
+                run = Run(
+                    folder=folder / recipe.name, method_config=recipe.method, data=data, recipe=recipe.name
+                )
+                method, about = _trained(recipe.train, method, features(method), run, progress)
+        with timed(seconds, "testing"):
+            evaluator = Evaluator(method, data.source, features(method), progress=progress)
             evaluators[recipe.name] = evaluator
             for name, line_result, table in _evaluated(recipe, evaluator, data, about):
                 line_result.save(folder / f"{name}.json", table)
@@ -233,65 +228,20 @@ def _run(options: DemoOptions, cache: Path) -> DemoResult:
     return result
 
 
-@dataclass(frozen=True)
-class Head:
-    """A head to be trained on cached features, always on the CPU, so that numbers repeat."""
-
-    recipe: Recipe  # with training
-    data: FoldData
-    folder: Path  # of its checkpoints
-    cache: Path  # of the features
-
-    def train(self, progress: bool) -> None:
-        """Leaves ``best.safetensors`` in the folder."""
-        config, data, recipe = self.recipe.train, self.data, self.recipe
-        assert config is not None
-        method = build_method(recipe)
-        store = plain_features(method, data, recipe.size, self.cache)
-        store.ensure(data.train.ids, progress=progress)
-        sampler = TrainingSampler(
-            data.train, data.split, class_first=config.class_first, min_area=config.min_area, seed=config.seed
-        )
-        batches = CachedBatches(sampler, store, batch=config.batch, seed=config.seed)
-        run = Run(folder=self.folder, method_config=recipe.method, data=data, recipe=recipe.name)
-        fabric = Fabric(accelerator="cpu", devices=1, precision=config.precision)
-        fabric.launch()
-        train(method, config, batches, run, fabric, progress=progress)
-
-
-def plain_features(method: FewShotSegmenter, data: FoldData, size: int, cache: Path) -> FeatureStore:
-    """Of the plain view, for training and for tests, shared by methods of one backbone."""
-    return FeatureStore(method.backbone, data.source, [EvalView(size)], folder=cache, dtype=torch.float32)
-
-
-def train_heads(heads: Sequence[Head], threads: int, *, progress: bool) -> None:
-    """Trains two heads on the same cached features, each in a process with half of the threads.
-
-    The steps are many and small, so that a second thread gains them nothing. With one thread, the heads are
-    trained one after the other. This process shows the progress of the last head, which takes longer.
-    """
-    first, last = heads
-    if threads == 1:
-        first.train(progress)
-        last.train(progress)
-        return
-    other = spawn(_train_alone, (first, threads // 2), join=False, daemon=True)
-    try:
-        with repeatable(threads // 2):
-            last.train(progress)
-        while not other.join():
-            pass
-    except ProcessException as error:
-        raise RuntimeError(f"{first.recipe.name}: {str(error).strip().splitlines()[-1]}") from None
-    finally:
-        for process in other.processes:
-            process.kill()
-
-
-def _train_alone(_: int, head: Head, threads: int) -> None:
-    """In a process of its own, without a bar: another process shows one."""
-    with repeatable(threads):
-        head.train(progress=False)
+def _trained(
+    config: TrainConfig, method: FewShotSegmenter, store: FeatureStore, run: Run, progress: bool
+) -> tuple[FewShotSegmenter, Checkpoint]:
+    """Trains a head on cached features, always on the CPU, so that numbers repeat."""
+    data = run.data
+    store.ensure(data.train.ids, progress=progress)
+    sampler = TrainingSampler(
+        data.train, data.split, class_first=config.class_first, min_area=config.min_area, seed=config.seed
+    )
+    batches = CachedBatches(sampler, store, batch=config.batch, seed=config.seed)
+    fabric = Fabric(accelerator="cpu", devices=1, precision=config.precision)
+    fabric.launch()
+    trained, about = load_checkpoint(train(method, config, batches, run, fabric, progress=progress))
+    return trained.to(memory_format=torch.channels_last), about
 
 
 def _evaluated(
