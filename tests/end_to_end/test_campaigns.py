@@ -176,10 +176,12 @@ def test_a_reader_that_takes_all_or_none_is_wrong(fuzz, kinds, wrong):
 
 
 def test_the_memory_of_an_input_does_not_depend_on_the_one_before(fuzz):
-    told = []
+    lines = []
     for mib in (96, 64):
-        fuzz.limited(told.append, 0, fuzz.Options(), lambda: bytearray(b"x" * (mib << 20)) and "done")  # noqa: B023
-    assert [int(line.split()[2]) >= mib for line, mib in zip(told[2::3], (96, 64), strict=True)] == [True] * 2
+        fuzz.limited(lines.append, 0, fuzz.Options(), lambda: bytearray(b"x" * (mib << 20)) and "done")  # noqa: B023
+    first, second = (int(line.split()[2]) for line in lines[2::3])
+    assert first >= 96
+    assert second >= 64
 
 
 LONG = {

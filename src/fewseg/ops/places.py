@@ -106,13 +106,16 @@ def read_bytes(place: str, path: str, most: int) -> bytes:
     ) from refused
 
 
+BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+"""What ``zipfile`` raises of a broken archive; a RuntimeError of an encrypted file or an unknown method."""
+
+
 def _of_one_file(packed: bool, error: Exception) -> bool:
     """Whether an error is of a file (``packed`` in an archive), rather than of the disk or the network."""
     if type(error) is OSError:  # bz2 has no number
         return error.errno in ((None, errno.EINVAL) if packed else (errno.ENAMETOOLONG, errno.ELOOP))
     kinds = (IsADirectoryError, NotADirectoryError, ValueError)
-    broken = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)  # encrypted: the last
-    return isinstance(error, (*kinds, *broken) if packed else kinds)
+    return isinstance(error, (*kinds, *BROKEN_ARCHIVE) if packed else kinds)
 
 
 def write_bytes(folder: str, name: str, content: bytes) -> None:

@@ -6,11 +6,9 @@ import errno
 import io
 import shutil
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -21,6 +19,7 @@ from fewseg.annotations.mask_files import png_bytes, read_classes
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.values import AnnotatedImage, Mask, Problem
 from fewseg.ops.files import temporary_folder
+from fewseg.ops.places import BROKEN_ARCHIVE
 from fewseg.serve.limits import MIB, Limits
 from fewseg.serve.pages import DEFAULT_CLASS, Drawn, PageImage, PageState, clean_name
 from fewseg.types import IGNORE, DataError
@@ -99,7 +98,7 @@ def _unpack(content: bytes, root: Path, page: PageState, claim: ExitStack) -> No
                 hidden = any(part.startswith((".", "/", "__MACOSX")) or "\\" in part for part in parts)
                 if parts and not hidden:
                     archive.extract(info, root)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, LZMAError) as error:
+    except BROKEN_ARCHIVE as error:
         raise DataError(f"the archive cannot be unpacked ({error}): pack it again as a plain ZIP") from error
 
 
