@@ -127,8 +127,8 @@ def _table(place: str, path: str, columns: list[str] | None = None) -> Any:
     with store_errors(place):
         content = opened(place)[0].cat_file(path)
     with parquet_errors(f"{path} is a broken file of predictions", _AGAIN):
+        check_size(content)
         file = parquet_file(content)
-        check_size(file, len(content))
         about = parse_json((file.schema_arrow.metadata or {}).get(b"fewseg", b"{}"))
         if about.get("format") != _FORMAT:
             raise DataError(f"{path} is not a file of predictions: give the --out of `fewseg label --ray`")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import Any
 
@@ -36,8 +36,30 @@ def parquet_file(content: bytes) -> Any:
     return parquet.ParquetFile(BytesIO(content), read_dictionary=[column.path for column in schema])
 
 
-def check_size(file: Any, size: int) -> None:
-    """Raises a ValueError where a file of so many bytes unpacks to far more than one of results does."""
+class _Footer(BytesIO):
+    """A file of which nothing can be read once its footer was."""
+
+    ended = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.ended:
+            raise _EndedError
+        return super().read(size)
+
+
+class _EndedError(Exception):
+    """More than the footer is asked for."""
+
+
+def check_size(content: bytes) -> None:
+    """Raises an OSError where a footer is broken, a ValueError where its file unpacks to far too much."""
+    from pyarrow import parquet
+
+    footer, size = _Footer(content), len(content)
+    file = parquet.ParquetFile(footer, pre_buffer=True)
+    footer.ended = True
+    with suppress(_EndedError):  # what RowGroupMetaData.column ends the process for is an error here
+        next(file.iter_batches(), None)
     groups = [file.metadata.row_group(k) for k in range(file.metadata.num_row_groups)]
     for k in range(file.metadata.num_columns):
         columns = [group.column(k) for group in groups]

@@ -428,3 +428,13 @@ def test_results_that_were_damaged(tmp_path):
         found.add("part-1.parquet" in read(tmp_path) or read(tmp_path))
     assert found <= {True, ""}
     assert True in found
+
+
+def test_results_whose_columns_contradict_each_other(tmp_path):
+    results(tmp_path, ROW)
+    content = (tmp_path / "part-1.parquet").read_bytes()
+    field = b"%c\x02\x18\x06counts"  # in the footer: the repetition and the name of a column
+    assert content.count(field % 0x25) == 2  # of regions and of instances
+    (tmp_path / "part-1.parquet").write_bytes(content.replace(field % 0x25, field % 0x24))
+    with pytest.raises(DataError, match=r"part-1.parquet is a broken file .*histogram size mismatch"):
+        list(parquet.read_parquet(str(tmp_path)))
