@@ -109,9 +109,9 @@ def run(place, store, capfd, caplog):
 class KilledOnce(cluster.ShardLabeller):
     """Its process is killed in the middle of its first shard, once."""
 
-    def _lines(self, places):
+    def _lines(self, places, summary):
         mark = self.options.support / "killed"
-        found = super()._lines(places)
+        found = super()._lines(places, summary)
         if not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -121,8 +121,8 @@ class KilledOnce(cluster.ShardLabeller):
 class Waiting(cluster.ShardLabeller):
     """All but the first shard wait with their masks until the store has stopped."""
 
-    def _lines(self, places):
-        found = super()._lines(places)
+    def _lines(self, places, summary):
+        found = super()._lines(places, summary)
         marks = self.options.support
         if (marks / "first").exists():
             (marks / "others").touch()
@@ -135,8 +135,8 @@ class Waiting(cluster.ShardLabeller):
 class OutOfReach(cluster.ShardLabeller):
     """Its store is gone before it writes."""
 
-    def _lines(self, places):
-        found = super()._lines(places)
+    def _lines(self, places, summary):
+        found = super()._lines(places, summary)
         self.out = "s3://gone/out"
         return found
 
@@ -146,15 +146,17 @@ def values_of(prediction):
 
 
 def test_the_masks_are_those_of_one_machine_whatever_is_killed(run, place, store, monkeypatch, caplog):
-    status, _ = run("--format", "jsonl", images=place / "photos", out=place / "alone")
+    status, text = run("--format", "jsonl", images=place / "photos", out=place / "alone")
     assert status == 3
+    summary, _ = text.split("output: ")
+    assert summary.startswith("labelled: 7; skipped: 1 object: mean quality 0.")
     wanted = {p.name: values_of(p) for p in read_jsonl(place / "alone/predictions.jsonl")}
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(cluster, "ShardLabeller", KilledOnce)
     status, text = run("--ray", "--ray-shard", "2")
     assert (place / "sup/killed").exists()
     assert status == 3
-    assert "labelled: 7; skipped: 1" in text
+    assert summary in text
     assert re.search(r"skipped: .*broken.png", caplog.text)
     found = {p.name: values_of(p) for p in read_parquet("s3://data/out")}
     assert found == wanted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
@@ -42,62 +42,90 @@ class _Judged:
     look: Tensor
 
 
+@dataclass(kw_only=True)
+class Findings:
+    """Counts of labelled images, and the least certain of them: the size does not grow with their number.
+
+    Attributes:
+        judged: name to image, of the least certain images.
+        others: number of images that are more certain.
+        shown: class to the number of images that it is found on.
+        scores: class to the sum of its scores on them.
+        rough: classes with a score that is not calibrated.
+        sides: longer side of an image, in pixels, to the number of such images.
+    """
+
+    judged: dict[str, _Judged] = field(default_factory=dict)
+    others: int = 0
+    shown: Counter[str] = field(default_factory=Counter)
+    scores: dict[str, float] = field(default_factory=dict)
+    rough: set[str] = field(default_factory=set)
+    sides: Counter[int] = field(default_factory=Counter)
+
+    def add(self, other: Findings) -> None:
+        """Adds the findings of other images."""
+        self.shown.update(other.shown)
+        self.sides.update(other.sides)
+        self.rough |= other.rough
+        self.others += other.others
+        self.judged |= other.judged
+        for name, score in other.scores.items():
+            self.scores[name] = self.scores.get(name, 0.0) + score
+        if len(self.judged) > 2 * _LOOKS:
+            ranked = self.ranked()
+            self.others += len(ranked[_LOOKS:])
+            self.judged = {image.name: image for image in ranked[:_LOOKS]}
+
+    def ranked(self) -> list[_Judged]:
+        """The least certain images, the least certain first."""
+        return sorted(self.judged.values(), key=lambda image: image.score)
+
+
 class RunSummary:
     """Collects the results of a run; images without a quality are left out.
 
-    It holds the least certain images alone, so that its size does not grow with their number.
-
     Args:
         session: the session that labels the images.
+
+    Attributes:
+        findings: of the images so far.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._judged: dict[str, _Judged] = {}  # the least certain images
-        self._others = 0  # images that are more certain
-        self._shown: Counter[str] = Counter()  # class to the images that it is found on
-        self._scores: dict[str, float] = {}  # class to the sum of its scores on them
-        self._rough: set[str] = set()  # classes with a score that is not calibrated
-        self._sides: Counter[int] = Counter()  # longer sides
+        self.findings = Findings()
 
     def add(self, name: str, image: EncodedImage, segmentation: Segmentation) -> None:
         """Adds a labelled image."""
         if segmentation.quality is None:
             return
-        bound = log_odds(segmentation.threshold)
+        bound, found = log_odds(segmentation.threshold), Findings(sides=Counter([max(image.size)]))
+        found.judged[name] = _Judged(name=name, score=segmentation.quality.score, look=_look(image))
         for j, kind in enumerate(segmentation.classes):
             if bool((segmentation.margins[j] > bound).any()) and kind not in segmentation.absent:
                 quality = segmentation.quality.classes[kind]
-                self._shown[kind] += 1
-                self._scores[kind] = self._scores.get(kind, 0.0) + quality.score
+                found.shown[kind], found.scores[kind] = 1, quality.score
                 if not quality.calibrated:
-                    self._rough.add(kind)
-        self._sides[max(image.size)] += 1
-        self._judged[name] = _Judged(name=name, score=segmentation.quality.score, look=_look(image))
-        if len(self._judged) > 2 * _LOOKS:
-            ranked = self._ranked()
-            self._others += len(ranked[_LOOKS:])
-            self._judged = {image.name: image for image in ranked[:_LOOKS]}
-
-    def _ranked(self) -> list[_Judged]:
-        return sorted(self._judged.values(), key=lambda image: image.score)
+                    found.rough.add(kind)
+        self.findings.add(found)
 
     @property
     def lines(self) -> tuple[str, ...]:
         """Sentences for a user: the quality of each class, and what to do where it is poor."""
-        choice, lines, low = self._session.choice, [], []
+        choice, found = self._session.choice, self.findings
+        lines, low = [], []
         for name in self._session.supports.classes:
-            count = self._shown[name]
-            mean = self._scores[name] / count if count else None
+            count = found.shown[name]
+            mean = found.scores[name] / count if count else None
             iou = None if choice is None else choice.classes[name].iou
             parts = []
             if choice is not None and iou is not None:
                 parts.append(f"expected IoU {iou:.2f}{_mark(choice.calibrated)}")
             if mean is not None:
                 parts.append(
-                    f"mean quality {mean:.2f}{_mark(name not in self._rough)} on {counted(count, 'images')}"
+                    f"mean quality {mean:.2f}{_mark(name not in found.rough)} on {counted(count, 'images')}"
                 )
-            elif images := self._sides.total():
+            elif images := found.sides.total():
                 parts.append(f"found on none of {counted(images, 'images')}")
             if parts:
                 lines.append(f"{name}: {', '.join(parts)}")
@@ -105,7 +133,7 @@ class RunSummary:
                 low.append(name)
         if low:
             lines.append(f"low: {', '.join(low)}; look at the masks before using them")
-            if self._judged:
+            if found.judged:
                 lines.append(
                     f"annotate next, the most different of the least certain: {', '.join(self.next())}"
                 )
@@ -115,8 +143,8 @@ class RunSummary:
 
     def next(self, but: Collection[str] = ()) -> list[str]:
         """Images whose annotation helps most: uncertain, and unlike the supports and each other."""
-        pool = [image for image in self._ranked() if image.name not in but]
-        pool = pool[: max(_LEAST, round(_SHARE * (len(pool) + self._others)))]
+        pool = [image for image in self.findings.ranked() if image.name not in but]
+        pool = pool[: max(_LEAST, round(_SHARE * (len(pool) + self.findings.others)))]
         seen = [_look(support.image) for support in self._session.supports.images]
         chosen: list[str] = []
         looks = {image.name: (image.score, image.look) for image in pool[:_LOOKS]}
@@ -135,7 +163,8 @@ class RunSummary:
             return "--model auto, which chooses the method by your examples"
         if isinstance(model.views, Tiles):
             return None
-        large = bool(self._sides) and median(self._sides.elements()) >= _LARGE * model.size
+        sides = self.findings.sides
+        large = bool(sides) and median(sides.elements()) >= _LARGE * model.size
         if large and input_of(Tiles(), model.size) not in choice.inputs:
             return f"--tiles {model.size}, for small things in large images"
         size = larger(model.size)

@@ -25,6 +25,7 @@ from fewseg.annotations.parquet import parquet_bytes, part_name, read_columns, r
 from fewseg.annotations.values import Prediction
 from fewseg.annotations.writer import line_of
 from fewseg.engine.executors import ray_cluster, ray_errors, ray_workers
+from fewseg.inference.advice import Findings, RunSummary
 from fewseg.inference.choose import Choice
 from fewseg.inference.find import Place, find_everywhere
 from fewseg.inference.folder_run import (
@@ -96,6 +97,8 @@ def label_on_ray(options: LabelOptions) -> RunReport:
             for part in _label(ray, keeper, segmenter, session, todo, out, options, resources):
                 if part["error"]:
                     raise OSError(f"{part['error']}; what was written is whole, and the same command goes on")
+            summary = RunSummary(session)
+            summary.findings.add(ray.get(keeper.found.remote()))
             rows = _problems_by_name(out, key) if todo else done
             if missing := todo.keys() - rows.keys():
                 raise OSError(
@@ -115,6 +118,7 @@ def label_on_ray(options: LabelOptions) -> RunReport:
         done=len(todo.keys() - lost.keys()),
         before=len((done.keys() & images.keys()) - lost.keys()),
         problems=problems,
+        summary=summary.lines,
     )
 
 
@@ -248,13 +252,15 @@ class ShardLabeller:
             return outcome
         try:
             if not exists(self.out, file):
-                lines, classes = self._lines(places), self.session.supports.classes
-                write_bytes(self.out, file, parquet_bytes(lines, classes, self.key))
+                summary, classes = RunSummary(self.session), self.session.supports.classes
+                content = parquet_bytes(self._lines(places, summary), classes, self.key)
+                write_bytes(self.out, file, content)
+                self.ray.get(self.keeper.add.remote(summary.findings))
         except OSError as error:
             outcome["error"] = " ".join((error.strerror or str(error)).split())
         return outcome
 
-    def _lines(self, places: Mapping[str, Place]) -> list[dict[str, object]]:
+    def _lines(self, places: Mapping[str, Place], summary: RunSummary) -> list[dict[str, object]]:
         """A line for each image, in order."""
         run, most = self.options.run, self.options.read.max_pixels
         lines: dict[str, dict[str, object]] = {}
@@ -274,7 +280,7 @@ class ShardLabeller:
         def write(prediction: Prediction, _: None) -> None:
             lines[prediction.name] = {"name": prediction.name, **line_of(prediction)}
 
-        for _ in label_stream(self.model, self.session, places, read, write, problems, run):
+        for _ in label_stream(self.model, self.session, places, read, write, problems, run, summary):
             pass
         for place, error in refused.items():  # an image is at fault only where another one can be read now
             if place not in self.seen:
@@ -346,8 +352,17 @@ class _Keeper:
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
+        self._found = Findings()
 
     def begin(self, file: str) -> int:
         """How often the shard of a file was begun, this time included."""
         self._begun[file] += 1
         return self._begun[file]
+
+    def add(self, found: Findings) -> None:
+        """Adds what was found on the images of a shard, once its file is written."""
+        self._found.add(found)
+
+    def found(self) -> Findings:
+        """What this run has found so far."""
+        return self._found

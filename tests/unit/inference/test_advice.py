@@ -131,5 +131,17 @@ def test_only_the_least_certain_are_kept(it, monkeypatch):
     monkeypatch.setattr(advice, "_LOOKS", 3)
     found = summary(it, scores, [RED, BLUE, GREEN, RED, GREEN, BLUE, RED])
     assert set(found.next()) == {"1.png", "3.png", "5.png"}
-    assert len(found._judged) <= 6
+    assert len(found.findings.judged) <= 6
     assert found.lines[0] == wanted.lines[0]
+    assert found.findings.others == 7 - len(found.findings.judged)
+
+
+def test_parts_of_a_run_add_up(it):
+    parts = [summary(it, [0.2, 0.8], [RED, BLUE], side=200, calibrated=False), summary(it, [], [])]
+    (one, _), both = parts, summary(it, [0.3], [GREEN])
+    for part in parts:
+        both.findings.add(part.findings)
+    assert both.lines[0] == "square: mean quality 0.43 (uncalibrated) on 3 images"
+    assert both.findings.sides == {70: 1, 200: 2}
+    assert both.lines[2].endswith("0.png")
+    assert one.lines[0] == "square: mean quality 0.50 (uncalibrated) on 2 images"
