@@ -309,11 +309,13 @@ def margins_of(held: HeldOut) -> Tensor:
 
 def _counts(leads: Tensor, truth: Tensor) -> Tensor:
     """(3, T) of a class on an image: pixels of the intersection and of the union, whether it is shown."""
-    counted, inside = truth != IGNORE, truth == 1
-    predicted = torch.stack([(leads > bound) & counted for bound in map(log_odds, _THRESHOLDS)]).flatten(1)
-    inside = inside.flatten()
-    shown = inside.any().expand(len(predicted))
-    return torch.stack([(predicted & inside).sum(1), (predicted | inside).sum(1), shown]).double()
+    bounds, order = torch.tensor([log_odds(chance) for chance in _THRESHOLDS]).sort()
+    counted, count = truth != IGNORE, len(bounds) + 1
+    above = torch.bucketize(leads[counted], bounds)  # the number of bounds that a pixel is above
+    pixels = torch.bincount(above + count * (truth[counted] == 1), minlength=2 * count).view(2, count)
+    outside, inside = pixels.flip(1).cumsum(1).flip(1)[:, 1:][:, order.argsort()]  # above each bound
+    shown = pixels[1].sum()
+    return torch.stack([inside, outside + shown, (shown > 0).expand(len(bounds))]).double()
 
 
 def _expected(counts: Tensor | None) -> ExpectedClass:

@@ -6,7 +6,8 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -234,10 +235,6 @@ class Model:
         about: the header of the checkpoint that the model was loaded from.
         candidate: name and config of the only candidate of a model that chooses; by default all are tried.
 
-    Attributes:
-        digest: key of everything that features depend on: weights, config, fusion, input size, views,
-            precision.
-
     Raises:
         ValueError: the size is below 33 pixels, or the precision is unknown.
     """
@@ -253,7 +250,6 @@ class Model:
     refine: float | None = None
     about: Checkpoint | None = None
     candidate: tuple[str, MethodConfig] | None = None
-    digest: str = field(init=False)
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
@@ -263,7 +259,6 @@ class Model:
                 f"the input size must be 33 pixels or more, best of the form 8k + 1, got {self.size}"
             )
         self.name = self.name or method_name(self.config)
-        self.digest = self._digest()
 
     @property
     def device(self) -> torch.device:
@@ -275,7 +270,9 @@ class Model:
         """Whether images without the class can be supports; else they only set the floor of its presence."""
         return self.method.compares_background
 
-    def _digest(self) -> str:
+    @cached_property
+    def digest(self) -> str:
+        """Key of all that features depend on: weights, config, fusion, input size, views, precision."""
         parts = as_json(self.config)
         parts.get("backbone", {}).pop("weights", None)  # their values count, not their path
         if self.precision != "fp32":

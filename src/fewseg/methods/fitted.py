@@ -172,9 +172,11 @@ class Fitted(FewShotSegmenter):
         ):
             all_maps, heads, prototypes = self.maps(support.features), [], []
             for b, masks in enumerate(support.masks):
-                shots = torch.arange(len(masks), device=masks.device) + b * support.shots
-                kept = given_once([level[shots] for level in all_maps], masks)
-                maps, masks = [level[shots[kept]] for level in all_maps], masks[kept]
+                first = b * support.shots
+                maps = [level[first : first + len(masks)] for level in all_maps]
+                kept = given_once(maps, masks)
+                if len(kept) < len(masks):
+                    maps, masks = [level[kept] for level in maps], masks[kept]
                 places = draw_places(masks, support.ways, self.config.cells)
                 values = values_at(maps, places, masks.shape[-2:])
                 if not bool(values.isfinite().all()):
