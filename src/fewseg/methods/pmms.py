@@ -18,7 +18,7 @@ from fewseg.methods.layers import MidLevel
 from fewseg.methods.pair_scorer import PairConfig, PairScorer
 from fewseg.methods.prototypical import dot_products
 from fewseg.methods.registry import register_method
-from fewseg.ops.similarity import unit_cells
+from fewseg.ops.similarity import products, unit_cells
 from fewseg.types import IGNORE, Features, Guides, QueryMaps, check_above, check_at_least
 
 _EMPTY = 1e-6
@@ -69,10 +69,10 @@ def far_apart(unit: Tensor, weights: Tensor, count: int) -> Tensor:
     rows = torch.arange(len(unit), device=unit.device)
     out = weights <= 0
     mean = (unit * weights.unsqueeze(2)).sum(dim=1, keepdim=True)
-    near = (unit @ mean.transpose(1, 2)).squeeze(2).masked_fill(out, -torch.inf)
+    near = products(unit, mean).squeeze(2).masked_fill(out, -torch.inf)
     chosen = [unit[rows, near.argmax(dim=1)]]
     for _ in range(count - 1):
-        closest = (unit @ torch.stack(chosen, dim=2)).amax(dim=2).masked_fill(out, torch.inf)
+        closest = products(unit, torch.stack(chosen, dim=1)).amax(dim=2).masked_fill(out, torch.inf)
         chosen.append(unit[rows, closest.argmin(dim=1)])
     return torch.stack(chosen, dim=1)
 
@@ -82,7 +82,7 @@ def expectation(unit: Tensor, vectors: Tensor, kappa: float) -> Tensor:
 
     Source: PMMs (Yang et al. 2020), Eq. 3.
     """
-    return (kappa * unit @ F.normalize(vectors, dim=2).transpose(1, 2)).softmax(dim=2)
+    return (kappa * products(unit, F.normalize(vectors, dim=2))).softmax(dim=2)
 
 
 def maximisation(cells: Tensor, belongs: Tensor, vectors: Tensor) -> Tensor:

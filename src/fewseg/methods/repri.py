@@ -17,7 +17,7 @@ from fewseg.methods.fusion import JointFit, one_vs_rest
 from fewseg.methods.registry import register_method
 from fewseg.ops.masks import masked_averages
 from fewseg.ops.resize import pixels_to_cells, resize
-from fewseg.ops.similarity import unit_cells
+from fewseg.ops.similarity import products, unit_cells
 from fewseg.types import IGNORE, EncodedShots, Features, State, check_above, check_at_least
 
 _LEAST = 1e-7  # a probability is taken as at least this in a logarithm
@@ -63,7 +63,7 @@ def classifier_logits(cells: Tensor, vectors: Tensor, biases: Tensor, temperatur
 
     Source: RePRI (Boudiaf et al. 2021), Eq. 1; vectors (n, C) are w, biases (n,) are b.
     """
-    cosine = torch.bmm(cells, F.normalize(vectors, dim=1).unsqueeze(2)).squeeze(2)
+    cosine = products(cells, F.normalize(vectors, dim=1).unsqueeze(1)).squeeze(2)
     return temperature * (cosine - biases.unsqueeze(1))
 
 
@@ -192,7 +192,7 @@ class RePRI(FewShotSegmenter):
         )
         vectors = F.normalize(vectors, dim=1)
         weight = 1 / way.shots if config.query_weight is None else config.query_weight
-        biases = torch.bmm(cells, F.normalize(vectors, dim=1).unsqueeze(2)).mean(dim=(1, 2))
+        biases = products(cells, F.normalize(vectors, dim=1).unsqueeze(1)).mean(dim=(1, 2))
         expected = self._proportion(cells, vectors, biases)
         for step in range(config.steps):
             if step == config.update_at:

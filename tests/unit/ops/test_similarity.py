@@ -11,6 +11,7 @@ from fewseg.ops.similarity import (
     foreground_keys,
     minmax,
     pointwise,
+    products,
     unit_cells,
 )
 
@@ -105,3 +106,9 @@ def test_every_cell_is_multiplied_by_the_matrix(n, layout):
     filters = torch.randn(6, 5, generator=generator)
     expected = torch.einsum("dc,nchw->ndhw", filters, maps)
     torch.testing.assert_close(pointwise(maps, filters), expected)
+
+
+def test_products_are_those_of_every_cell_with_every_vector():
+    cells, vectors = torch.randn(3, 5, 7).transpose(1, 2), torch.randn(3, 2, 5)
+    expected = torch.einsum("npc,nkc->npk", cells, vectors)
+    torch.testing.assert_close(products(cells, vectors), expected)
