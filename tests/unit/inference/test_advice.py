@@ -138,10 +138,12 @@ def test_only_the_least_certain_are_kept(it, monkeypatch):
 
 def test_parts_of_a_run_add_up(it):
     parts = [summary(it, [0.2, 0.8], [RED, BLUE], side=200, calibrated=False), summary(it, [], [])]
-    (one, _), both = parts, summary(it, [0.3], [GREEN])
+    (one, none), both = parts, summary(it, [0.3], [GREEN])
+    none.findings.others = 4
     for part in parts:
         both.findings.add(part.findings)
     assert both.lines[0] == "square: mean quality 0.43 (uncalibrated) on 3 images"
     assert both.findings.sides == {70: 1, 200: 2}
+    assert both.findings.others == 4
     assert both.lines[2].endswith("0.png")
     assert one.lines[0] == "square: mean quality 0.50 (uncalibrated) on 2 images"
