@@ -243,7 +243,7 @@ class QualityEstimator:
         index = self.supports.classes.index(name)
         shown = self.supports.positives(name)[:_MOST]
         views = [_best_view(support.masks[name]) for support in shown]
-        parts = [s.image.features.select([v]) for s, v in zip(shown, views, strict=True)]
+        parts = [s.image.features.select(slice(v, v + 1)) for s, v in zip(shown, views, strict=True)]
         features = Features.stack(parts) if len(parts) > 1 else parts[0]
         masks = torch.stack([s.masks[name][v] for s, v in zip(shown, views, strict=True)])
         masks = masks.to(self.model.device)

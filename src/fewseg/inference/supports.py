@@ -240,7 +240,9 @@ class SupportSet:
             empty = [s for s in self.images if not any(s.shows(name) for name in self.classes)]
             rows += [(s, v, 1) for s in empty for v in range(len(s.image.windows))]
         masks = torch.stack([self._labels(*row) for row in rows])
-        features = Features.stack([support.image.features.select([view]) for support, view, _ in rows])
+        features = Features.stack(
+            [support.image.features.select(slice(view, view + 1)) for support, view, _ in rows]
+        )
         device = next(iter(features.maps.values())).device
         return EncodedShots(
             features=features, masks=masks.unsqueeze(0).to(device), way_of=tuple(way for _, _, way in rows)
