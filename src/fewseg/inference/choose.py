@@ -368,10 +368,7 @@ def notes_of(
         )
     low = [name for name, each in classes.items() if each.iou is not None and _NOTHING <= each.iou < _LOW]
     if low:
-        notes.append(
-            f"{', '.join(low)}: low; annotate the first images of the contact sheet too, which are the least "
-            "certain"
-        )
+        notes.append(f"{', '.join(low)}: low; annotate more images, best those that are proposed at the end")
     for name, estimate in classes.items():
         marked = sum(int((support.masks[name] == 1).sum()) for support in supports.positives(name))
         if estimate.iou is None:

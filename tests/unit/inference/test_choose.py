@@ -240,7 +240,7 @@ def test_classes_with_low_scores_share_one_note():
     classes = {name: ExpectedClass(iou=iou, spread=None) for name, iou in scores.items()}
     lines = [line for line in notes_of(supports, 2, classes, True) if "pixels are marked" not in line]
     assert [line.split(":")[0] for line in lines] == ["fish, star", "comb", "new"]
-    assert "annotate the first images of the contact sheet too" in lines[0]
+    assert "annotate more images, best those that are proposed" in lines[0]
     assert not any("--" in line for line in lines)  # options come last, without those that were tried
 
 
