@@ -69,8 +69,16 @@ def plain_counts(model, data, spec):
     }
 
 
-@pytest.mark.parametrize("shots", [1, 5])
-def test_shared_work_gives_the_counts_of_the_plain_way(model, data, evaluator, shots):
+@pytest.mark.one_fusion  # of one shot all fusions make the same
+def test_shared_work_gives_the_counts_of_the_plain_way_with_one_shot(model, data, evaluator):
+    check_shared_work(model, data, evaluator, 1)
+
+
+def test_shared_work_gives_the_counts_of_the_plain_way_with_five_shots(model, data, evaluator):
+    check_shared_work(model, data, evaluator, 5)
+
+
+def check_shared_work(model, data, evaluator, shots):
     sampler = EpisodeSampler(data.test, data.split, PROTOCOL, shots)
     (found,) = evaluator.run([Line(episodes=sampler)])
     specs = [spec for seed in PROTOCOL.seeds for spec in sampler.episodes(seed)]
