@@ -69,7 +69,7 @@ def plain_counts(model, data, spec):
     }
 
 
-@pytest.mark.one_fusion  # of one shot all fusions make the same
+@pytest.mark.one_fusion  # five shots take every fusion
 def test_shared_work_gives_the_counts_of_the_plain_way_with_one_shot(model, data, evaluator):
     check_shared_work(model, data, evaluator, 1)
 
