@@ -147,3 +147,11 @@ def test_parts_of_a_run_add_up(it):
     assert both.findings.others == 4
     assert both.lines[2].endswith("0.png")
     assert one.lines[0] == "square: mean quality 0.50 (uncalibrated) on 2 images"
+
+
+@pytest.mark.parametrize(
+    "score, word",
+    [(0.75, "good"), (0.746, "good"), (0.744, "check"), (0.496, "check"), (0.494, "bad")],
+)
+def test_a_quality_is_rated_by_the_digits_that_are_shown(score, word):
+    assert advice.verdict(score) == word
