@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewseg.ops.resize import resize
+from fewseg.ops.resize import resize_by_products
 from fewseg.types import IGNORE
 
 
@@ -70,7 +70,7 @@ def _means(terms: Tensor, counted: Tensor) -> Tensor:
 
 def _full_size_terms(logits: Tensor, masks: Tensor, align_corners: bool) -> tuple[Tensor, Tensor]:
     size = (int(masks.shape[-2]), int(masks.shape[-1]))
-    margins = resize(margins_to_background(logits), size, align_corners=align_corners)
+    margins = resize_by_products(margins_to_background(logits), size, align_corners=align_corners)
     return _pixel_terms(margins, masks)
 
 
@@ -78,8 +78,9 @@ def _pixel_terms(margins: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Each pixel's cross-entropy, 0 where it is ignored, and which pixels count: both (n, H, W)."""
     counted = masks != IGNORE
     if margins.shape[1] == 1:
-        sign = 1.0 - 2.0 * (masks == 1).to(margins.dtype)
-        return F.softplus(sign * margins.squeeze(1)) * counted, counted
+        ours, weights = (masks == 1).to(margins.dtype), counted.to(margins.dtype)
+        terms = F.binary_cross_entropy_with_logits(margins.squeeze(1), ours, weights, reduction="none")
+        return terms, counted
     logits = torch.cat([torch.zeros_like(margins[:, :1]), margins], dim=1)
     return F.cross_entropy(logits, masks.long(), ignore_index=IGNORE, reduction="none"), counted
 

@@ -35,12 +35,15 @@ def pixels_to_cells(pixels: Tensor, size: tuple[int, int], *, align_corners: boo
 
 
 def resize_by_products(maps: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
-    """``resize`` to a larger size as two matrix products, whose backward pass is cheap on a CPU."""
+    """``resize`` of maps of few channels as two matrix products, whose backward pass is cheap on a CPU."""
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
     height, width = (
         _interpolation(int(cells), side, align_corners).to(maps.device)
         for cells, side in zip(maps.shape[-2:], size, strict=True)
     )
-    return height.T @ maps @ width
+    with torch.autocast(maps.device.type, enabled=False):
+        return height.T @ maps @ width
 
 
 @lru_cache(maxsize=64)

@@ -102,6 +102,13 @@ def test_margins_are_differences_to_the_background_in_float32():
     assert found.dtype == torch.float32
 
 
+def test_the_loss_is_in_float32_whatever_the_network_is_in(case):
+    logits, masks = case(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = cross_entropy_full_size(logits, masks)
+    assert torch.equal(found, cross_entropy_full_size(logits, masks))
+
+
 def test_extreme_logits_stay_finite():
     logits = torch.tensor([500.0, -500.0]).view(1, 2, 1, 1)
     assert float(cross_entropy_full_size(logits, torch.ones(1, 2, 2, dtype=torch.uint8))) == 1000
