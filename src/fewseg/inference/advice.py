@@ -29,7 +29,7 @@ _LARGE = 1.5  # an image is large from this many sides of the network's input on
 
 
 def verdict(score: float) -> Verdict:
-    """Rates a quality or an expected IoU, in [0, 1], in one word: by its two digits, which are what is shown."""
+    """Rates a quality or an expected IoU, in [0, 1], in one word, by the two digits that are shown."""
     shown = round(score, 2)
     return "good" if shown >= _GOOD else "check" if shown >= _LOW else "bad"
 

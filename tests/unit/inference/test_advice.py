@@ -150,7 +150,7 @@ def test_parts_of_a_run_add_up(it):
 
 
 @pytest.mark.parametrize(
-    "score, word",
+    ("score", "word"),
     [(0.75, "good"), (0.746, "good"), (0.744, "check"), (0.496, "check"), (0.494, "bad")],
 )
 def test_a_quality_is_rated_by_the_digits_that_are_shown(score, word):
