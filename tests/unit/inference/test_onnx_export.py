@@ -26,7 +26,7 @@ def test_a_state_comes_apart_into_tensors_and_together_again(name, ways):
     assert all(torch.equal(back[k], v if v.dtype == torch.bool else v * 2) for k, v in tensors.items())
 
 
-@pytest.mark.parametrize("name", ["matcher", "pfenet", "fitted"])
+@pytest.mark.parametrize("name", ["matcher", "pfenet"])  # fitted heads: the graphs of auto
 def test_the_graphs_give_what_torch_gives_for_any_image_and_state(name, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
