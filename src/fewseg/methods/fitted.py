@@ -344,20 +344,26 @@ def _summed(weights: Tensor, maps: Sequence[Tensor]) -> Tensor:
 
 def values_at(maps: Sequence[Tensor], places: Places, size: Sequence[int]) -> Tensor:
     """Values (P, C) of the maps (K, C_l, h, w) of K images at places, as if resized to ``size`` (H, W)."""
-    height, width = size
-    across = places.columns.float() * 2 / max(1, width - 1) - 1
-    down = places.rows.float() * 2 / max(1, height - 1) - 1
-    points = torch.stack([across, down], dim=1)
-    values = points.new_empty(len(points), sum(int(level.shape[1]) for level in maps))
-    for k in places.shots.unique().tolist():
-        in_image = places.shots == k
-        grid = points[in_image].view(1, 1, -1, 2)
-        sampled = [
-            F.grid_sample(level[k : k + 1], grid, padding_mode="border", align_corners=True)[0, :, 0]
-            for level in maps
-        ]
-        values[in_image] = torch.cat(sampled).T
-    return values
+    values = []
+    for level in maps:
+        height, width = (int(side) for side in level.shape[-2:])
+        rows, down = _between(places.rows, int(size[0]), height)
+        columns, across = _between(places.columns, int(size[1]), width)
+        corners = (places.shots[:, None, None] * height + rows[:, :, None]) * width + columns[:, None, :]
+        shares = down[:, :, None] * across[:, None, :]
+        cells = level.permute(0, 2, 3, 1).flatten(0, 2)
+        values.append(
+            F.embedding_bag(corners.flatten(1), cells, per_sample_weights=shares.flatten(1), mode="sum")
+        )
+    return torch.cat(values, dim=1)
+
+
+def _between(pixels: Tensor, side: int, cells: int) -> tuple[Tensor, Tensor]:
+    """The two cells that each of the pixels (P,) of a side lies between, and their shares: both (P, 2)."""
+    at = pixels.float() * ((cells - 1) / max(1, side - 1))
+    first = at.long().clamp(max=max(0, cells - 2))
+    share = at - first
+    return torch.stack([first, (first + 1).clamp(max=cells - 1)], 1), torch.stack([1 - share, share], 1)
 
 
 def _start(widths: Sequence[int], device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
