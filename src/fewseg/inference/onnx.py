@@ -25,6 +25,7 @@ from fewseg.types import DataError, Features
 logger = logging.getLogger(__name__)
 
 EXTRACT, SEGMENT, ABOUT = "extract.onnx", "segment.onnx", "model.json"
+_FORMAT = "fewseg-onnx-1"
 _OPSET = 18
 
 
@@ -119,7 +120,7 @@ def export(options: ExportOptions) -> Exported:
     Raises:
         RuntimeError: onnx, onnxscript or onnxruntime is not installed.
         ValueError: the graphs do not give what torch gives, or an operation cannot be exported; an option,
-            the supports or the model cannot be used.
+            the supports or the model cannot be used; the folder has a ``model.json`` of something else.
         OSError: an input does not exist, or the folder is not writable.
     """
     options.check()
@@ -143,9 +144,11 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
     levels, states = list(maps), state_tensors(session.state)
     segment = _segment_graph(session, model.size, levels)
     names, inputs = [*levels, *states], (*maps.values(), *states.values())
+    if (folder / ABOUT).exists() and not _is_export(_about(folder)):
+        raise DataError(f"{folder / ABOUT} is not of an export of fewseg and is kept: choose another folder")
     with naming(folder / ABOUT):
         folder.mkdir(parents=True, exist_ok=True)
-    (folder / ABOUT).unlink(missing_ok=True)  # its presence marks complete and correct graphs
+        (folder / ABOUT).unlink(missing_ok=True)  # its presence marks complete and correct graphs
     write_extract(model, folder / EXTRACT)
     _write(segment, inputs, folder / SEGMENT, names, ["logits"])
     extract_error = extract_difference(model, folder / EXTRACT)
@@ -160,7 +163,7 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
             f"largest value, got {worst:.2g}: do not use them, and report the method and the backbone"
         )
     about = {
-        "format": "fewseg-onnx-1",
+        "format": _FORMAT,
         "model": model.digest,
         "model_name": model.name,
         "size": model.size,
@@ -289,17 +292,25 @@ class OnnxExtract:
         return Features(maps=joined, image_size=(int(views.shape[-2]), int(views.shape[-1])))
 
 
-def _check_size(model: Model, folder: Path) -> None:
-    """Checks that a folder is an export at a model's size; the comparison checks its weights."""
+def _about(folder: Path) -> Any:
+    """The description of an export."""
     path = folder / ABOUT
     try:
-        about: Any = parse_json(path.read_bytes())
+        return parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(f"there is no {path}: give a folder that `fewseg export` wrote") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): export it again") from error
-    is_export = isinstance(about, dict) and about.get("format") == "fewseg-onnx-1"
-    if not is_export or not (folder / EXTRACT).is_file():
+        raise DataError(f"{path} cannot be read ({error}): export it to another folder") from error
+
+
+def _is_export(about: Any) -> bool:
+    return isinstance(about, dict) and about.get("format") == _FORMAT
+
+
+def _check_size(model: Model, folder: Path) -> None:
+    """Checks that a folder is an export at a model's size; the comparison checks its weights."""
+    about = _about(folder)
+    if not _is_export(about) or not (folder / EXTRACT).is_file():
         raise DataError(f"{folder} is not a complete export: give a folder that `fewseg export` wrote")
     if about.get("size") != model.size:
         raise DataError(

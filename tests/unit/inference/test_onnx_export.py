@@ -84,10 +84,24 @@ def test_graphs_that_differ_from_torch_are_not_called_an_export(tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     it = with_squares("matcher")
-    (tmp_path / "model.json").write_text("{}")  # of an earlier export
+    (tmp_path / "model.json").write_text('{"format": "fewseg-onnx-1"}')  # of an earlier export
     with pytest.raises(ValueError, match="differ from torch"):
         export_onnx(it.model, it.session(), tmp_path, tolerance=-1.0)
     assert not (tmp_path / "model.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"), [('{"layers": 3}', "is not of an export of fewseg"), ("no JSON", "cannot be read")]
+)
+def test_a_description_of_something_else_is_kept(tmp_path, text, problem):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    it = with_squares("matcher")
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(ValueError, match=problem):
+        export_onnx(it.model, it.session(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.json"]
+    assert (tmp_path / "model.json").read_text() == text
 
 
 def test_without_the_extra_the_command_says_what_to_install(tmp_path, monkeypatch):
