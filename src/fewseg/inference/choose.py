@@ -309,11 +309,13 @@ def margins_of(held: HeldOut) -> Tensor:
 
 def _counts(leads: Tensor, truth: Tensor) -> Tensor:
     """(3, T) of a class on an image: pixels of the intersection and of the union, whether it is shown."""
-    bounds, order = torch.tensor([log_odds(chance) for chance in _THRESHOLDS]).sort()
-    counted, count = truth != IGNORE, len(bounds) + 1
-    above = torch.bucketize(leads[counted], bounds)  # the number of bounds that a pixel is above
-    pixels = torch.bincount(above + count * (truth[counted] == 1), minlength=2 * count).view(2, count)
-    outside, inside = pixels.flip(1).cumsum(1).flip(1)[:, 1:][:, order.argsort()]  # above each bound
+    bounds, count = sorted(map(log_odds, _THRESHOLDS)), len(_THRESHOLDS) + 1
+    kind = count * ((truth == 1).to(torch.uint8) + 2 * (truth == IGNORE).to(torch.uint8))
+    for bound in bounds:
+        kind += leads > bound  # the number of bounds that a pixel is above
+    pixels = torch.bincount(kind.flatten(), minlength=3 * count).view(3, count)[:2]
+    order = [bounds.index(log_odds(chance)) for chance in _THRESHOLDS]
+    outside, inside = pixels.flip(1).cumsum(1).flip(1)[:, 1:][:, order]  # above each bound
     shown = pixels[1].sum()
     return torch.stack([inside, outside + shown, (shown > 0).expand(len(bounds))]).double()
 
