@@ -175,9 +175,8 @@ class Fitted(FewShotSegmenter):
                 first = b * support.shots
                 maps = [level[first : first + len(masks)] for level in all_maps]
                 kept = given_once(maps, masks)
-                if len(kept) < len(masks):
-                    maps, masks = [level[kept] for level in maps], masks[kept]
-                places = draw_places(masks, support.ways, self.config.cells)
+                places = draw_places(masks[kept], support.ways, self.config.cells)
+                places = replace(places, shots=torch.tensor(kept, device=masks.device)[places.shots])
                 values = values_at(maps, places, masks.shape[-2:])
                 if not bool(values.isfinite().all()):
                     raise ValueError("a support image has features that are not finite: is the image valid?")
@@ -185,7 +184,7 @@ class Fitted(FewShotSegmenter):
                     places = of_all_classes_alike(places)
                     unit = values_at([_unit(level) for level in maps], places, masks.shape[-2:])
                     labels = F.one_hot(places.labels, 1 + support.ways).to(unit.dtype)
-                    factor = self.config.matcher / len(masks) * _ALPHA / len(maps) ** 0.5
+                    factor = self.config.matcher / len(kept) * _ALPHA / len(maps) ** 0.5
                     prototypes.append(factor * F.normalize(labels.T @ unit, dim=1))
                 heads.append(self._fit(values, places, known[b].clone()))
         weights, biases = (
