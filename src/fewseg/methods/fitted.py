@@ -5,6 +5,7 @@ Not from a paper: what interactive tools such as ilastik do, on the maps of an I
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -203,7 +204,7 @@ class Fitted(FewShotSegmenter):
         inputs = (values - mean) / scale
         weights, biases = _start((self.width, *self.config.head.widths, len(present)), inputs.device)
         absent = torch.where(present, 0.0, ABSENT)
-        optimiser = torch.optim.LBFGS(
+        optimiser = _LBFGS(
             [value.requires_grad_() for value in (*weights, *biases)],
             max_iter=self.config.steps,
             line_search_fn="strong_wolfe",
@@ -220,7 +221,7 @@ class Fitted(FewShotSegmenter):
             total.backward()
             return total
 
-        optimiser.step(loss)
+        optimiser.step(loss)  # type: ignore[no-untyped-call]
         weights, biases = ([value.detach() for value in values] for values in (weights, biases))
         first = weights[0] / scale
         return [first, *weights[1:]], [biases[0] - first @ mean, *biases[1:]]
@@ -363,6 +364,13 @@ def _between(pixels: Tensor, side: int, cells: int) -> tuple[Tensor, Tensor]:
     first = at.long().clamp(max=max(0, cells - 2))
     share = at - first
     return torch.stack([first, (first + 1).clamp(max=cells - 1)], 1), torch.stack([1 - share, share], 1)
+
+
+class _LBFGS(torch.optim.LBFGS):
+    """torch's, without what its wrappers for torch.compile import, which takes two seconds."""
+
+    add_param_group = inspect.unwrap(torch.optim.LBFGS.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.LBFGS.zero_grad)
 
 
 def _start(widths: Sequence[int], device: torch.device) -> tuple[list[Tensor], list[Tensor]]:

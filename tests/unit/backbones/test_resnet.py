@@ -70,13 +70,17 @@ def test_every_name_is_one_of_timm_with_as_many_values_and_imagenets_mean(name):
 HEAVY = "timm torchvision torch._dynamo huggingface_hub lightning_fabric tensorboard pandas sympy"
 
 
-def test_a_resnet_and_every_recipe_need_neither_timm_nor_what_it_imports():
+def test_a_resnet_a_fitted_head_and_every_recipe_need_neither_timm_nor_what_it_imports():
     code = (
-        "import sys, fewseg.inference.folder_run, fewseg.recipes.evaluation\n"
+        "import sys, torch, fewseg.inference.folder_run, fewseg.recipes.evaluation\n"
         "from fewseg.backbones import BackboneConfig\n"
+        "from fewseg.methods.fitted import FittedConfig\n"
         "from fewseg.recipes.registry import RECIPES, recipe\n"
         "for name in RECIPES: recipe(name)\n"
-        "BackboneConfig(name='resnet18', weights=None).build()\n"
+        "backbone = BackboneConfig(name='resnet18', weights=None, levels=('layer1',))\n"
+        "method = FittedConfig(backbone=backbone, levels=('layer1',)).build()\n"
+        "image, mask = torch.rand(1, 1, 3, 33, 33), torch.arange(33) % 2 * torch.ones(1, 1, 33, 33)\n"
+        "method.eval()(image[0], image, mask.byte())\n"
         f"found = [name for name in '{HEAVY}'.split() if name in sys.modules]\n"
         "assert not found, found\n"
     )
