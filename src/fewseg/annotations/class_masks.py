@@ -41,7 +41,7 @@ def class_number(stored: Tensor, what: str) -> int:
         raise DataError(
             f"mask {what} holds {len(inner)} numbers besides 0 and 255, like {inner[:5]}; expected one "
             "class a mask (0/1, 0/255 or a palette): threshold a smoothed mask and save it as PNG; several "
-            "classes need a list of them (classes.txt for supports, `image mask` lines for a data set)"
+            "classes need a list of them all (classes.txt for supports, `image mask` lines for a data set)"
         )
     return int(inner[0]) if inner else IGNORE * bool(counts[IGNORE])
 

@@ -200,7 +200,7 @@ def iter_coco(value: Any, path: Path, finder: ImageFinder, options: ReadOptions)
             canvas = Canvas(size)
             for k, annotation in file.annotations.get(id, ()):
                 _draw(annotation, file.categories, canvas, assumed, f"{path}, annotation {k}")
-            yield canvas.annotated(photo)
+            yield canvas.annotated(photo, (file.categories[id] for id in sorted(file.categories)))
         except DataError as error:
             yield Problem(str(image.get("file_name", id)), error)
     for what, count in (+assumed).items():

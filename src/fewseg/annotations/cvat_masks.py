@@ -49,7 +49,7 @@ def iter_cvat_masks(root: Path, options: ReadOptions) -> Items:
             canvas = Canvas(size)
             for colour in np.unique(stored).tolist():
                 canvas.add(names[colour], stored == colour)
-            yield canvas.annotated(image)
+            yield canvas.annotated(image, names.values())
         except DataError as error:
             yield Problem(str(file), error)
     warn_of_left_out(root, [f for f in image_files(images) if f not in used], f"no mask in {_MASKS}")

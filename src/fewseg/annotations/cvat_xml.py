@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -63,8 +63,9 @@ def iter_cvat_xml(path: Path, options: ReadOptions) -> Items:
             f"video, got <{root.tag}>: {_FOLLOW}"
         )
     finder = ImageFinder.beside(path, options.images)
+    listed = [name.text or "" for name in root.iterfind("meta//labels/label/name")]
     if root.find("track") is not None:
-        yield from _video(root, path, finder, options)
+        yield from _video(root, path, finder, listed, options)
         return
     left_out = []
     for image in root.iter("image"):
@@ -80,13 +81,15 @@ def iter_cvat_xml(path: Path, options: ReadOptions) -> Items:
             annotated = (_number(image, "height", where), _number(image, "width", where))
             check_annotated_size(where, size, (int(annotated[0]), int(annotated[1])))
             canvas = _drawn(((shape.get("label"), shape) for shape in shapes), size, options, where)
-            yield canvas.annotated(photo)
+            yield canvas.annotated(photo, listed)
         except DataError as error:
             yield Problem(where, error)
     warn_of_left_out(path, left_out, "no shape; one with a tag is a negative")
 
 
-def _video(root: Element, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
+def _video(
+    root: Element, path: Path, finder: ImageFinder, listed: Sequence[str], options: ReadOptions
+) -> Items:
     """Yields the frames that show something and have an image; a thing is not there where it is outside."""
     frames: dict[int, list[tuple[str | None, Element]]] = defaultdict(list)
     for track in root.iter("track"):
@@ -117,7 +120,7 @@ def _video(root: Element, path: Path, finder: ImageFinder, options: ReadOptions)
                         "both must be of one size: give the frames that were annotated"
                     )
             canvas = _drawn(frames[frame], size, options, where)
-            yield canvas.annotated(photo)
+            yield canvas.annotated(photo, listed)
         except DataError as error:
             yield Problem(where, error)
     missing = [f"frame {frame}" for frame in sorted(frames) if frame not in photos]

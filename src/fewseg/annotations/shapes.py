@@ -209,7 +209,7 @@ class Canvas:
             masks[label] = mask
         return masks
 
-    def annotated(self, image: Path) -> AnnotatedImage:
+    def annotated(self, image: Path, listed: Iterable[str] = ()) -> AnnotatedImage:
         """Returns the image with its masks; an OnlyIgnoredError where pixels are ignored and no class is."""
         if self._ignored.any() and not any(region.any() for region in self._regions.values()):
             raise OnlyIgnoredError("ignored regions and no class")
@@ -221,7 +221,10 @@ class Canvas:
             "boxes without an outline, filled whole": self._boxes,
             "images with a background shape over a class, where the class counts": int(over),
         }
-        return AnnotatedImage(image=image, size=self.size, masks=self.masks(), assumed=assumed)
+        names = (name for name in dict.fromkeys(listed) if name not in (*BACKGROUND_NAMES, *IGNORE_NAMES))
+        return AnnotatedImage(
+            image=image, size=self.size, masks=self.masks(), assumed=assumed, listed=tuple(names)
+        )
 
 
 Loop = list[tuple[float, float]]

@@ -30,6 +30,7 @@ class AnnotatedImage:
     size: tuple[int, int]  # (H, W), EXIF orientation applied
     masks: Mapping[str, Mask]
     assumed: Mapping[str, int] = field(default_factory=dict)  # things that were read in a certain way: count
+    listed: tuple[str, ...] = ()  # all classes of the file or folder, in its order, where it has a list
 
 
 class CompressedMasks(Mapping[str, Mask]):

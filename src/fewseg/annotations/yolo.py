@@ -59,7 +59,7 @@ def iter_yolo(root: Path, options: ReadOptions, description: Path | None = None)
                 canvas = Canvas(size)
                 for number, line in enumerate(read_annotations(file).decode("utf-8-sig").splitlines(), 1):
                     _draw(line, names, canvas, f"{file}, line {number}")
-                yield canvas.annotated(image)
+                yield canvas.annotated(image, (names[number] for number in sorted(names)))
             except DataError as error:
                 yield Problem(str(file), error)
             except UnicodeDecodeError:

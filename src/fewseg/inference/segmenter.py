@@ -312,13 +312,15 @@ class Segmenter:
         """Adds images of :func:`fewseg.annotations.read_supports`; raises as :meth:`add_image`."""
         read = list(images)
         files = [str(image.image) for image in read]
-        self._add(files, [image.masks for image in read], files)
+        listed = [name for image in read for name in image.listed]
+        self._add(files, [image.masks for image in read], files, listed)
 
     def _add(
         self,
         images: Sequence[AnyImage],
         masks: Sequence[Mapping[str, Any]],
         names: Sequence[str] | None = None,
+        listed: Sequence[str] = (),
     ) -> tuple[list[EncodedImage], SupportSet]:
         """Adds images with their masks; returns the encoded images and the new support set."""
         self.learn_range(images)
@@ -334,7 +336,7 @@ class Segmenter:
             }
             annotated.append(SupportImage.of(image, full_masks))
         with self._changing:
-            self._replace(self._supports.annotated(annotated, names))
+            self._replace(self._supports.annotated(annotated, names, listed))
             return encoded, self._supports
 
     def support(self, name: str) -> ClassSupport:
@@ -469,6 +471,7 @@ def evenly(images: Sequence[T]) -> Sequence[T]:
     return images[:: max(1, -(-len(images) // _SEEN))]
 
 
+_NAMED = 10  # classes, in a warning
 _SUPPORT_BYTES = 4 * 2**30
 """Most bytes of features of annotated images that are kept."""
 
@@ -486,6 +489,15 @@ def _most_supports(model: Model, images: Sequence[AnnotatedImage]) -> int:
 def _shows(image: AnnotatedImage, name: str) -> bool:
     """Whether a class is marked on an image; a mask may be empty."""
     return name in image.masks and bool((image.masks[name] == 1).any())
+
+
+def _warn_of_unseen(path: Path, images: Sequence[AnnotatedImage], classes: Sequence[str]) -> None:
+    """Warns of classes that an annotation file lists and no image has."""
+    unseen = list(dict.fromkeys(name for image in images for name in image.listed if name not in classes))
+    if unseen:
+        more = f" and {len(unseen) - _NAMED} more" if len(unseen) > _NAMED else ""
+        text = "%s lists classes that no image shows: %s%s; the others are numbered in the order of the list"
+        logger.warning(text, path, ", ".join(unseen[:_NAMED]), more)
 
 
 def segmenter_with_supports(
@@ -513,6 +525,7 @@ def segmenter_with_supports(
         fitting = _most_supports(loaded, images)
         most = min(MOST_IMAGES, fitting) if loaded.chooses else fitting
         classes = list(dict.fromkeys(name for image in images for name in image.masks))
+        _warn_of_unseen(support, images, classes)
         taken = sampled(images, classes, _shows, most)
         if len(taken) < len(images):
             full = most == fitting

@@ -128,12 +128,15 @@ class SupportSet:
         images[new.image.digest] = known
         return replace(self, classes=classes, images=tuple(images.values()))
 
-    def annotated(self, images: Sequence[SupportImage], names: Sequence[str] | None = None) -> SupportSet:
+    def annotated(
+        self, images: Sequence[SupportImage], names: Sequence[str] | None = None, listed: Sequence[str] = ()
+    ) -> SupportSet:
         """As :meth:`added` for several images, whose classes and masks must be consistent.
 
         Args:
             images: the annotated images.
             names: names of the images in error messages.
+            listed: an order for new classes; others come after them.
 
         Raises:
             ValueError: a class name is invalid, a class is shown nowhere, or no masks are given of an image
@@ -149,6 +152,9 @@ class SupportSet:
                     f"but it is already an example of {shown[0]!r}: give its masks, or remove it there first"
                 )
             supports = supports.added(new)
+        order = (*self.classes, *listed, *supports.classes)
+        known = tuple(name for name in dict.fromkeys(order) if name in supports.classes)
+        supports = replace(supports, classes=known)
         if supports.classes:
             check_classes(supports.classes)
         unseen = [name for name in supports.classes if not supports.positives(name)]

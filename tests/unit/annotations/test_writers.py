@@ -115,6 +115,18 @@ def test_a_coco_data_set_reads_back_to_the_pixel_and_in_pycocotools(tmp_path, ph
             assert annotation["area"] == prediction.mask(j).sum()
 
 
+@pytest.mark.parametrize("form", ["png", "coco", "yolo", "cvat"])
+def test_the_list_of_classes_is_read_with_the_images_in_its_order(tmp_path, photos, predictions, form):
+    for prediction in predictions:
+        prediction.labels[prediction.labels == 1] = 0  # of the first class nothing is found
+    writer = FORMATS[form](tmp_path, CLASSES)
+    write_all(writer, predictions)
+    place = {"png": ".", "coco": "coco.json"}.get(form, form)
+    for item in read_supports(tmp_path / place, ReadOptions(images=photos)):
+        assert item.listed == CLASSES
+        assert tuple(item.masks) == CLASSES[1:]
+
+
 def test_an_image_where_nothing_was_found_reads_back_as_a_negative(tmp_path, photos, predictions):
     nothing = replace(predictions[1], labels=np.zeros((40, 50), np.uint8))
     write_all(CocoWriter(tmp_path, CLASSES), [predictions[0], nothing])

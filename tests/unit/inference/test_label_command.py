@@ -89,6 +89,19 @@ def test_a_folder_is_labelled_as_the_segmenter_does(place, run, checkpoint):
     assert (place / "out/masks/classes.txt").read_text() == "background\nsquare\n"
 
 
+def test_classes_keep_the_order_of_their_list_and_those_of_no_image_are_named(place, run):
+    for k, (first, second) in enumerate([(0, 3), (1, 3)]):  # the first image shows the last class alone
+        mask = first * picture(k)[1]
+        mask[:4, :4] = second
+        write(place / f"sup/masks/{k}.png", mask.astype(np.uint8))
+    (place / "sup/classes.txt").write_text("square\nnowhere\ncorner\n")
+    status, text = run("--format", "png", "yolo")
+    assert status == 0, text
+    assert "lists classes that no image shows: nowhere; the others are numbered in the order of" in text
+    assert (place / "out/masks/classes.txt").read_text() == "background\nsquare\ncorner\n"
+    assert all(line.classes == ("square", "corner") for line in lines(place).values())
+
+
 def test_a_second_run_does_what_is_missing_and_nothing_else(place, run, monkeypatch):
     assert run()[0] == 0
     before = {f: f.stat().st_mtime_ns for f in (place / "out/masks").rglob("*.png")}
