@@ -37,7 +37,8 @@ three, is taken unless another gains a point."""
 
 _THRESHOLDS = (0.5, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)  # the first is kept where no other gains a point
 _GAIN = 0.01
-_LOW, _NOTHING = 0.5, 0.1
+_LOW = 0.5
+_NOTHING = 0.1  # of the way from the IoU of marking every pixel to 1
 _CELL = 64  # pixels at the network's size
 _FEW_CELLS = 20
 
@@ -356,6 +357,13 @@ def _iou(intersection: Tensor, union: Tensor) -> Tensor:
     return torch.where(union > 0, intersection / union.clamp(min=1), 1.0)
 
 
+def _share(supports: SupportSet, name: str) -> float:
+    """The share of a class in the annotated pixels: the IoU of marking all of them."""
+    masks = [support.masks[name] for support in supports.images if name in support.masks]
+    counts = [torch.bincount(mask.flatten(), minlength=2)[:2] for mask in masks]
+    return sum(int(each[1]) for each in counts) / max(1, sum(int(each.sum()) for each in counts))
+
+
 def notes_of(
     supports: SupportSet, used: int, classes: Mapping[str, ExpectedClass], calibrated: bool
 ) -> list[str]:
@@ -368,17 +376,19 @@ def notes_of(
             "no annotated image can be left out (all are one picture, or show a class each), so the expected "
             "IoU, of one half of an image by the other, is too optimistic: annotate a second, different image"
         )
-    low = [name for name, each in classes.items() if each.iou is not None and _NOTHING <= each.iou < _LOW]
+    shares = {name: _share(supports, name) for name in classes}
+    least = {name: share + _NOTHING * (1 - share) for name, share in shares.items()}
+    low = [name for name, each in classes.items() if each.iou is not None and least[name] <= each.iou < _LOW]
     if low:
         notes.append(f"{', '.join(low)}: low; annotate more images, best those that are proposed at the end")
     for name, estimate in classes.items():
         marked = sum(int((support.masks[name] == 1).sum()) for support in supports.positives(name))
         if estimate.iou is None:
             notes.append(f"{name}: shown on one example only, so no IoU can be expected: annotate one more")
-        elif estimate.iou < _NOTHING:
+        elif estimate.iou < least[name]:
             notes.append(
-                f"{name}: the examples do not predict each other; are they annotated alike? Check the result "
-                "before using it"
+                f"{name}: the examples do not predict each other (marking every pixel would have an IoU of "
+                f"{shares[name]:.2f}); are they annotated alike? Check the result before using it"
             )
         if marked < _FEW_CELLS * _CELL:
             notes.append(

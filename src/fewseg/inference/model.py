@@ -24,7 +24,7 @@ from fewseg.engine.environment import precision_on
 from fewseg.engine.results import as_json
 from fewseg.engine.results import digest as json_digest
 from fewseg.engine.train_config import TrainConfig
-from fewseg.inference.options import AUTO_RECIPE, ModelOptions, auto_recipe
+from fewseg.inference.options import AUTO_RECIPE, ModelOptions, auto_recipe, check_size, check_tiles
 from fewseg.methods.base import FewShotSegmenter, warn_of_square
 from fewseg.methods.fitted import FittedConfig
 from fewseg.methods.registry import MethodConfig, method_name
@@ -87,11 +87,7 @@ class Tiles:
     overlap: float = 0.25
 
     def __post_init__(self) -> None:
-        if (self.side is not None and self.side < 1) or not 0 <= self.overlap <= 0.9:
-            raise ValueError(
-                f"tiles must have a side of at least 1 pixel and an overlap in [0, 0.9], got {self.side} and "
-                f"{self.overlap}"
-            )
+        check_tiles(self.side, self.overlap)
 
     def windows(self, hw: tuple[int, int], size: int) -> tuple[Window, ...]:
         """Returns the windows of an image (H, W) for a network of ``size`` pixels, row by row."""
@@ -254,10 +250,7 @@ class Model:
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', got {self.precision!r}")
-        if self.size < 33:
-            raise ValueError(
-                f"the input size must be 33 pixels or more, best of the form 8k + 1, got {self.size}"
-            )
+        check_size(self.size)
         self.name = self.name or method_name(self.config)
 
     @property

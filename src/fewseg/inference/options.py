@@ -31,6 +31,26 @@ MIN_AREA = 10
 """Pixels of the smallest thing that is counted by default."""
 
 
+LEAST_SIZE = 33
+"""Pixels of the smallest input of a network."""
+
+
+def check_size(size: int) -> None:
+    """Raises a ValueError where the side of an input, in pixels, is too small for a network."""
+    if size < LEAST_SIZE:
+        raise ValueError(
+            f"the input size must be {LEAST_SIZE} pixels or more, best of the form 8k + 1, got {size}"
+        )
+
+
+def check_tiles(side: int | None, overlap: float) -> None:
+    """Raises a ValueError where the side of a tile, in pixels, or its overlap is out of range."""
+    if (side is not None and side < 1) or not 0 <= overlap <= 0.9:
+        raise ValueError(
+            f"tiles must have a side of at least 1 pixel and an overlap in [0, 0.9], got {side} and {overlap}"
+        )
+
+
 def check_instances(split: str, min_area: int) -> None:
     """Raises a ValueError where a split is unknown or an area is below 1."""
     if split not in get_args(Split):
@@ -71,11 +91,14 @@ class ModelOptions:
     where they choose, and is off elsewhere."""
 
     def check(self) -> None:
-        """Raises a FileNotFoundError or a ValueError where there is no such checkpoint or recipe."""
+        """Raises a FileNotFoundError or a ValueError for an unknown checkpoint or recipe, or a bad number."""
+        if self.size is not None:
+            check_size(self.size)
+        check_tiles(self.tiles, self.overlap)
         if Path(self.model).suffix and not Path(self.model).exists():
             raise FileNotFoundError(f"no checkpoint at {self.model}: give the path of a .safetensors file")
         if not Path(self.model).exists():
-            check_recipe_name(auto_recipe(self.model) or self.model)
+            check_recipe_name(auto_recipe(self.model) or self.model, (AUTO,))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,15 +19,20 @@ def recipe_names() -> set[str]:
     return {name for file in files for name in _REGISTERED.findall(file.read_text("utf-8"))} | set(known)
 
 
-def check_recipe_name(name: str) -> None:
-    """Raises a ValueError for a name that no recipe has; those of other packages are looked up later."""
+def check_recipe_name(name: str, others: Collection[str] = ()) -> None:
+    """Raises a ValueError for a name that no recipe has; those of other packages are looked up later.
+
+    Args:
+        name: of a recipe.
+        others: names that are valid too.
+    """
     known = recipe_names()
-    if name not in known and not entry_points(group="fewseg.methods"):
-        raise unknown_recipe(name, known)
+    if name not in {*known, *others} and not entry_points(group="fewseg.methods"):
+        raise unknown_recipe(name, known, others)
 
 
-def unknown_recipe(name: str, names: Collection[str]) -> ValueError:
+def unknown_recipe(name: str, names: Collection[str], others: Collection[str] = ()) -> ValueError:
     """The error of a name that is none of these, with the near ones."""
-    near = difflib.get_close_matches(name, sorted(names))
+    near = difflib.get_close_matches(name, sorted({*names, *others}))
     meant = f"did you mean {' or '.join(near)}?" if near else "no name is near it."
     return ValueError(f"unknown recipe {name!r}: {meant} `fewseg train --help` lists all {len(names)}")

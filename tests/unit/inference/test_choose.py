@@ -198,14 +198,12 @@ def test_a_class_on_one_example_beside_others_is_named_and_does_not_count():
 
 def test_examples_that_contradict_each_other_are_named_and_it_goes_on():
     it = chooser()
-    for k, place in enumerate(PLACES[:3]):
+    for k, place in enumerate([*PLACES[:3], PLACES[0]]):
         image, mask = picture(k, box=place)
-        other = np.zeros_like(mask)
-        other[:: (k + 2), 64:] = 1  # a few columns of background
-        it.add_class("thing", image, [mask, other, 1 - np.maximum(mask, other)][k])
+        it.add_class("thing", image, 1 - mask if k % 2 else mask)
     choice = it.session().choice
-    assert choice.classes["thing"].iou < 0.5
-    assert any(note.startswith("thing: ") for note in choice.notes)
+    (note,) = choice.notes
+    assert note.startswith("thing: the examples do not predict each other (marking every pixel would have")
     assert it.segment(picture(9)[0]).labels.shape == (50, 70)
 
 
