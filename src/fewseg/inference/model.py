@@ -406,7 +406,7 @@ def load_model(
     name = Path(options.model).name + (f" on {PACKAGED}" if config.backbone.name == PACKAGED else "")
     precision = precision_on(target) if options.precision == "auto" else options.precision
     warn_of_square(method, size)
-    refine = options.refine if auto else bool(options.refine)
+    refine = {"auto": None if auto else 0.0, "off": 0.0, "half": 0.5, "full": 1.0}[options.refine]
     return Model(
         method,
         config,

@@ -31,6 +31,9 @@ MIN_AREA = 10
 """Pixels of the smallest thing that is counted by default."""
 
 
+Refinement = Literal["auto", "off", "half", "full"]
+"""How far the edges of masks follow those of the image."""
+
 LEAST_SIZE = 33
 """Pixels of the smallest input of a network."""
 
@@ -86,8 +89,8 @@ class ModelOptions:
     tiles: int | None = None
     """cut images into overlapping tiles of so many pixels; by default an image is resized to fit."""
     overlap: float = 0.25  # of tiles, a share in [0, 0.9].
-    refine: bool | None = None
-    """let the edges of masks follow those of the image (a guided filter); None leaves it to the examples
+    refine: Refinement = "auto"
+    """how far the edges of masks follow those of the image (a guided filter); auto leaves it to the examples
     where they choose, and is off elsewhere."""
 
     def check(self) -> None:

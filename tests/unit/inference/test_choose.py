@@ -348,7 +348,7 @@ def test_a_model_that_refines_keeps_the_image_and_takes_no_other_models_features
 
 def test_refining_is_chosen_by_the_examples_unless_it_is_given(tiny_recipes):
     names = {}
-    for refine in (None, True, False):
+    for refine in ("auto", "off", "half", "full"):
         it = Segmenter(load_model(ModelOptions(model="auto", refine=refine)))
         for k in range(2):
             it.add_class("square", *picture(k, box=PLACES[k]))
@@ -356,9 +356,10 @@ def test_refining_is_chosen_by_the_examples_unless_it_is_given(tiny_recipes):
         names[refine] = [name.partition(", edges ")[2] for name in session.choice.candidates]
         known = {"": 0, "half refined": 0.5, "refined": 1}
         assert session.model.refine == known[session.choice.name.partition(", edges ")[2]]
-    assert set(names[True]) == {"refined"}
-    assert set(names[False]) == {""}
-    assert all(names[None].count(own) == len(names[None]) / 3 for own in ("", "half refined", "refined"))
+    assert set(names["full"]) == {"refined"}
+    assert set(names["half"]) == {"half refined"}
+    assert set(names["off"]) == {""}
+    assert all(names["auto"].count(own) == len(names["auto"]) / 3 for own in ("", "half refined", "refined"))
 
 
 def test_half_refined_edges_are_the_mean_of_the_log_odds():
@@ -385,7 +386,7 @@ def test_a_mean_of_methods_has_the_mean_of_their_log_odds_and_fits_each_once():
     assert not found[:, 0].any()
     with pytest.raises(ValueError, match="nothing to train"):
         method.training_losses(None)
-    assert load_model(ModelOptions(model="fitted_resnet50")).refine is False
+    assert load_model(ModelOptions(model="fitted_resnet50")).refine == 0
 
 
 def test_auto_is_the_default_of_labelling_and_the_quick_matcher_of_the_page_and_of_exports(tmp_path):

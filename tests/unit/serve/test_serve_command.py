@@ -120,7 +120,7 @@ def test_each_page_may_have_the_connections_that_a_browser_opens(monkeypatch, se
 
 
 def test_the_command_for_a_folder_names_the_same_model():
-    options = ModelOptions(model="a b.safetensors", size=473, tiles=512, refine=True)
+    options = ModelOptions(model="a b.safetensors", size=473, tiles=512, refine="half")
     words = shlex.split(label_options(options))
     assert tyro.cli(ModelOptions, args=words) == options
     assert label_options(ModelOptions()) == ""
