@@ -50,11 +50,13 @@ COMMANDS: dict[str, Command] = {
     "label": Command(
         "inference.options:LabelOptions",
         "cli.inference:label",
-        "a folder of images, by a few annotated ones",
+        "label a folder of images from a few annotated ones",
         interrupted="the same command does what is missing",
     ),
     "serve": Command(
-        "serve:ServeOptions", "cli.inference:serve", "the same in the browser: draw, look, correct, download"
+        "serve:ServeOptions",
+        "cli.inference:serve",
+        "label in the browser: draw, review, correct, download",
     ),
     "doctor": Command(
         "inference.doctor:DoctorOptions",

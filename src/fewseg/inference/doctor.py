@@ -22,7 +22,7 @@ _LITTLE_MIB = 2048  # a ResNet-50 takes 100, the features of a data set some tho
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions:
-    """Shows versions, hardware, precision, cache and weights; exit status 1 where something needs mending."""
+    """Shows versions, hardware, precision, cache and weights; exit status 1 if something needs fixing."""
 
 
 @dataclass(frozen=True)

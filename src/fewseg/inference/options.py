@@ -142,7 +142,7 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOptions:
-    """Labels a folder of images by a few annotated ones; run again, it does what is missing.
+    """Labels a folder of images from a few annotated ones. Run it again to continue.
 
     Exit status: 0 all labelled, 3 some images could not be used (they are named), 1 nothing could be done.
     """
@@ -150,7 +150,8 @@ class LabelOptions:
     support: Path
     """annotated images: a JSON file (COCO, LabelMe, Label Studio, VIA), CVAT's XML, YOLO's data.yaml, a saved
     support set (.safetensors), or a folder: <class>/images with <class>/masks, images with masks, x.jpg
-    beside x.png (with classes.txt, a name a line, where masks show several classes), or of these tools."""
+    beside x.png (with classes.txt, a name a line, where masks show several classes), or a folder exported
+    by one of these tools."""
     images: tuple[str, ...]  # a folder, a pattern such as 'photos/**/*.jpg', or files.
     out: Path  # folder for masks, predictions.jsonl and contact-sheet.html.
     save_support: Path | None = None  # also write the encoded supports to this file, which --support takes.

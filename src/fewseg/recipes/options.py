@@ -87,7 +87,8 @@ class EvaluateOptions:
     # processes (on a GPU machine: GPUs) that share the work; the numbers stay the same. The script
     # that calls ``evaluate`` runs in each of them.
     processes: int = 1
-    # instead, workers on a Ray cluster, or on one of this machine; lost ones are replaced.
+    # workers on a Ray cluster, instead of --processes; starts a local cluster if none runs. Lost workers are
+    # replaced.
     ray_workers: int = 0
     quiet: bool = False  # no progress bar.
 

@@ -21,7 +21,7 @@ class CompareOptions:
 
     a: Annotated[Path, tyro.conf.Positional]  # a result file to measure against.
     b: Annotated[Path, tyro.conf.Positional]  # a result file.
-    # results of further trainings of ``a``, of other seeds: the interval then holds the noise of training.
+    # results of further trainings of ``a``, of other seeds; the interval then includes training noise.
     more_a: tuple[Path, ...] = ()
     more_b: tuple[Path, ...] = ()  # the same of ``b``.
     # compare results of different data set, protocol, fold, shots or class split all the same; what differs
