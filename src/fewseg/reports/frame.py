@@ -423,8 +423,8 @@ def gains(table: FoldTable) -> list[Gain]:
 def baseline_pairs(table: FoldTable) -> list[tuple[FoldRow, FoldRow]]:
     """(baseline, row) for every row and every baseline of its variant.
 
-    Other methods are paired where they are fused alike; with one shot there is nothing to fuse but iterated
-    prototypes. A method is also paired with its plain fusion, with its variants that lack one part, and at
+    Other methods are paired where they are fused alike, or have a fusion of their own alone; with one shot
+    there is nothing to fuse but iterated prototypes. A method is also paired with its plain fusion, with its variants that lack one part, and at
     several sizes with itself at one. Rows that were trained for different lengths are not paired.
     """
     pairs = [(a, b) for b in table.rows for a in table.rows]
@@ -432,6 +432,9 @@ def baseline_pairs(table: FoldTable) -> list[tuple[FoldRow, FoldRow]]:
 
 
 FUSION_BASELINE = {"cross-guided": "average", "iterative": "mean"}
+
+OWN_FUSIONS = ("fit", "vote", "all")
+"""Of methods that have no other, with which the plain fusions of their baselines are compared."""
 
 PAPER_FUSIONS = (("mean", "cross-guided"), ("attention", "cross-guided"))
 """The papers' 5-shot rows: PFENet with mean vectors, or CANet with its attention, and SCL with CGM."""
@@ -451,6 +454,7 @@ def _is_baseline(a: Any, b: Any, shots: int) -> bool:
             return (a.fusion, b.fusion) == ("mean", "iterative")
         if shots == 1:
             return bool(a.fusion != "attention")  # which was trained for several shots
-        return bool(a.fusion == b.fusion or (a.fusion, b.fusion) in PAPER_FUSIONS)
+        own = b.fusion in OWN_FUSIONS and a.fusion in FUSION_BASELINE.values()
+        return bool(own or a.fusion == b.fusion or (a.fusion, b.fusion) in PAPER_FUSIONS)
     plain = a.fusion == FUSION_BASELINE.get(b.fusion)
     return bool(same and plain) and (shots > 1 or b.fusion == "iterative")

@@ -3,7 +3,14 @@ import pytest
 from fewseg.methods.fusion import FUSIONS
 from fewseg.metrics import paired_difference
 from fewseg.recipes.registry import variants
-from fewseg.reports.frame import FUSION_BASELINE, PAPER_FUSIONS, baseline_pairs, fold_tables, gains
+from fewseg.reports.frame import (
+    FUSION_BASELINE,
+    OWN_FUSIONS,
+    PAPER_FUSIONS,
+    baseline_pairs,
+    fold_tables,
+    gains,
+)
 from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of
 from fewseg.reports.tables import gain_cells
 from result_files import make_counts, make_result
@@ -62,9 +69,23 @@ def test_methods_are_measured_with_the_same_fusion_and_cgm_against_average(runs)
     ]
 
 
+def test_a_method_with_a_fusion_of_its_own_alone_is_measured_against_the_plain_ones(runs):
+    for method, fusion in (
+        ("matcher", "mean"),
+        ("matcher", "iterative"),
+        ("fitted", "fit"),
+        ("hsnet", "vote"),
+    ):
+        runs.add(method, fusion)
+    assert [name for name in pair_names(runs.pairs()) if not name.startswith("matcher")] == [
+        "fitted fit over matcher mean",
+        "hsnet vote over matcher mean",
+    ]
+
+
 def test_the_fusions_that_are_paired_exist():
     paired = {kind for pair in PAPER_FUSIONS for kind in pair}
-    assert {*FUSION_BASELINE, *FUSION_BASELINE.values(), *paired} <= set(FUSIONS)
+    assert {*FUSION_BASELINE, *FUSION_BASELINE.values(), *OWN_FUSIONS, *paired} <= set(FUSIONS)
 
 
 def test_baselines_and_rows_with_a_part_less_are_variants_of_recipes():
