@@ -424,8 +424,9 @@ def baseline_pairs(table: FoldTable) -> list[tuple[FoldRow, FoldRow]]:
     """(baseline, row) for every row and every baseline of its variant.
 
     Other methods are paired where they are fused alike, or have a fusion of their own alone; with one shot
-    there is nothing to fuse but iterated prototypes. A method is also paired with its plain fusion, with its variants that lack one part, and at
-    several sizes with itself at one. Rows that were trained for different lengths are not paired.
+    there is nothing to fuse but iterated prototypes. A method is also paired with its plain fusion, with its
+    variants that lack one part, and at several sizes with itself at one. Rows that were trained for different
+    lengths are not paired.
     """
     pairs = [(a, b) for b in table.rows for a in table.rows]
     return [(a, b) for a, b in pairs if _is_baseline(a.first, b.first, table.shots) and a.trained_like(b)]
