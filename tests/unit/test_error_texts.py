@@ -128,7 +128,7 @@ ERRORS = {
         "smooth: 1 of 1 annotated images cannot be used\n  mask smooth/masks/a.png holds 254 "
         "numbers besides 0 and 255, like [1, 2, 3, 4, 5]; expected one class a mask (0/1, 0/255 "
         "or a palette): threshold a smoothed mask and save it as PNG; several classes need a list"
-        " of them (classes.txt for supports, `image mask` lines for a data set)",
+        " of them all (classes.txt for supports, `image mask` lines for a data set)",
     ),
     "image without a mask": (
         (*LABEL, "unmasked"),
