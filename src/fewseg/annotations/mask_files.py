@@ -238,7 +238,7 @@ def _read(
             check_same_size(str(image), size, (int(stored.shape[0]), int(stored.shape[1])))
     except DataError as error:
         return Problem(str(image), error)
-    return AnnotatedImage(image=image, size=size, masks=by_class, listed=tuple(classes or masks))
+    return AnnotatedImage(image=image, size=size, masks=by_class, listed=tuple(classes))
 
 
 def _split(stored: Tensor, classes: Sequence[str], path: Path) -> Mapping[str, Mask]:
